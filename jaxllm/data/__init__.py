@@ -1,0 +1,1 @@
+"""Text in, batches of token ids out; NumPy only, JAX is never imported here."""

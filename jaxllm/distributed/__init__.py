@@ -1,0 +1,1 @@
+"""Devices in, shardings out: the mesh, rules by parameter path, many processes."""

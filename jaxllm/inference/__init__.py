@@ -1,0 +1,1 @@
+"""Parameters and a prompt in, text out: sampling and generation."""

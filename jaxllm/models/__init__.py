@@ -1,0 +1,1 @@
+"""Token ids in, logits out: embeddings, attention, blocks, GPT, in Flax Linen."""

@@ -1,0 +1,1 @@
+"""Published GPT-2 checkpoints in and out of the parameter tree."""

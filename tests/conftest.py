@@ -1,0 +1,43 @@
+"""What every test stands on: eight CPU devices, strict shapes, fresh random keys."""
+
+import itertools
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_seeds = itertools.count(1)
+
+
+@pytest.fixture
+def new_key():
+    """A function that returns a random key that no other call has returned."""
+    return lambda: jax.random.key(next(_seeds))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> pathlib.Path:
+    """The folder of real texts; its files are asked for with `real_file`."""
+    default = pathlib.Path(__file__).parents[1] / "../shared/data"
+    return pathlib.Path(os.environ.get("JAXLLM_DATA", default)).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_file(data_dir):
+    """A function from a file's name to its path; skips the test where it is absent."""
+
+    def find(name: str) -> pathlib.Path:
+        path = data_dir / name
+        if not path.exists():
+            pytest.skip(f"{name} is not in {data_dir}; set JAXLLM_DATA")
+        return path
+
+    return find
