@@ -1,0 +1,94 @@
+"""Arguments in, exit status out: finds the command, and turns mistakes into one line."""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+
+import jaxllm
+from jaxllm.errors import ConfigError, JaxllmError
+
+# In the order of a model's life. The module of a command is imported when it is run.
+COMMANDS = {
+    "prepare": ("prepare", "tokenize a corpus into a token store"),
+    "train": ("train", "pretrain a model from a config, or resume a run"),
+    "evaluate": ("evaluate", "measure loss, perplexity and bits per byte"),
+    "generate": ("generate", "complete a prompt"),
+    "chat": ("chat", "talk with a model in the terminal"),
+    "finetune": ("finetune", "train a classifier, an assistant, or LoRA"),
+    "convert": ("convert", "exchange models with Hugging Face and OpenAI's GPT-2"),
+    "tokenizer": ("tokenizer", "train, encode, decode, compare"),
+    "vectors": ("vectors", "train word2vec; similar, analogy, plot"),
+    "inspect": ("inspect", "count parameters, memory and FLOPs of a config or a run"),
+    "verify": ("verify", "recompute the figures of the notes"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command, and return the exit status: 0, 2 for a mistake, 130 for Ctrl-C."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except JaxllmError as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # The reader of a pipe, such as `head`, has seen enough.
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(error.strerror + where)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def available_commands() -> dict[str, str]:
+    """List the commands whose module is there, with the line that describes each."""
+    return {
+        command: help_line
+        for command, (module, help_line) in COMMANDS.items()
+        if importlib.util.find_spec(f"jaxllm.cli.{module}")
+    }
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        print(f"jaxllm {jaxllm.__version__}")
+        return 0
+    commands = available_commands()
+    if argv[0] not in commands:
+        near = difflib.get_close_matches(argv[0], commands, n=1, cutoff=0)
+        raise ConfigError(f"no command {argv[0]!r}; did you mean {near[0]!r}?")
+    module = importlib.import_module(f"jaxllm.cli.{COMMANDS[argv[0]][0]}")
+    return module.main(argv[1:])
+
+
+def _overview() -> str:
+    lines = [
+        f"  {command:<10} {help_line}"
+        for command, help_line in available_commands().items()
+    ]
+    return "\n".join(
+        [
+            "usage: jaxllm COMMAND [--config FILE] [--KEY VALUE ...]",
+            "",
+            "GPT-style language models in JAX, from raw text to a trained assistant.",
+            "",
+            *lines,
+            "",
+            "`jaxllm COMMAND --help` names every key with its gloss and default.",
+        ]
+    )
+
+
+def _fail(message: str) -> int:
+    print("jaxllm: error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
