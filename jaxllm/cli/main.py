@@ -1,4 +1,4 @@
-"""Arguments in, exit status out: finds the command, and turns mistakes into one line."""
+"""Arguments in, exit status out: runs a command, and puts mistakes into one line."""
 
 import difflib
 import importlib

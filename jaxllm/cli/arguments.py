@@ -1,0 +1,185 @@
+"""Words of the command line in, one frozen dataclass out.
+
+    parse(TrainConfig, ["--config", "a.yaml", "--model.n_layers", "2"], "jaxllm train")
+
+The file comes first and the overrides win. The dataclass is all there is to define: its
+types check the values, and its docstrings are the help.
+"""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import itertools
+import pathlib
+import shutil
+import textwrap
+import typing
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+
+from jaxllm import config_files
+from jaxllm.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def parse(cls: type[T], argv: list[str], command: str) -> T:
+    """Build a dataclass from `--config FILE`, `--any.nested.key VALUE` and positionals.
+
+    A field without a default may be given by its position; a list takes several words.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is not what its field wants.
+
+    >>> from jaxllm.config import MeshConfig
+    >>> parse(MeshConfig, ["--data", "4", "--tensor=2"], "jaxllm mesh")
+    MeshConfig(data=4, fsdp=1, tensor=2)
+    >>> parse(MeshConfig, ["--tensr", "2"], "jaxllm mesh")
+    Traceback (most recent call last):
+    jaxllm.errors.ConfigError: unknown argument '--tensr'; did you mean '--tensor'?
+    """
+    kinds = config_files.types_of_keys(cls)
+    given, unknown = _parser(cls, command).parse_known_args(argv)
+    if unknown:
+        raise ConfigError(_unknown_argument(unknown[0], list(kinds)))
+    words = vars(given)
+    file = words.pop("config", None)
+    values = _file_values(file) if file else {}
+    for key, word in words.items():
+        _set(values, key.split("."), _value(word, kinds[key]), key)
+    return config_files.from_values(values, cls)
+
+
+def glosses(cls: type) -> dict[str, str]:
+    """Read the docstring under each field of a dataclass, and of those it extends.
+
+    >>> from jaxllm.config import MeshConfig
+    >>> glosses(MeshConfig)["fsdp"]
+    'Devices that share the batch and split every parameter between them.'
+    """
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        for field, gloss in itertools.pairwise(getattr(definition, "body", [])):
+            match field, gloss:
+                case (
+                    ast.AnnAssign(target=ast.Name(name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[name] = " ".join(text.split())
+    return found
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def _parser(cls: type, command: str) -> argparse.ArgumentParser:
+    width = min(shutil.get_terminal_size().columns, 100)
+    parser = _Parser(
+        prog=command,
+        description=inspect.getdoc(cls),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=34, width=width
+        ),
+    )
+    positionals = [f.name.upper() for f in _fields(cls) if config_files.is_required(f)]
+    parser.usage = " ".join(
+        [command, *positionals, "[--config FILE] [--KEY VALUE ...]"]
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML for these keys; the command line wins."
+    )
+    _add_fields(parser, parser, cls, "")
+    return parser
+
+
+def _add_fields(parser: Any, group: Any, cls: type, prefix: str) -> None:
+    kinds, texts = typing.get_type_hints(cls), glosses(cls)
+    for field in _fields(cls):
+        kind, key = kinds[field.name], prefix + field.name
+        if dataclasses.is_dataclass(kind):
+            inner = typing.cast(type, kind)
+            about = (inspect.getdoc(inner) or "").splitlines()[0]
+            group_of_inner = parser.add_argument_group(f"{key}: {about.rstrip('.')}")
+            _add_fields(parser, group_of_inner, inner, f"{key}.")
+            continue
+        several = {"nargs": "*"} if typing.get_origin(kind) is tuple else {}
+        gloss = texts[field.name].replace("%", "%%")
+        if config_files.is_required(field):
+            nargs = several or {"nargs": "?"}
+            group.add_argument(key, metavar=key.upper(), help=gloss, **nargs)
+        else:
+            default = _shown(field).replace("%", "%%")
+            group.add_argument(
+                f"--{key}",
+                metavar=_metavar(kind),
+                help=f"{gloss} (default: {default})",
+                **several,
+            )
+
+
+def _fields(cls: type) -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(typing.cast(Any, cls))
+
+
+def _metavar(kind: Any) -> str:
+    args = [arg for arg in typing.get_args(kind) if arg is not type(None)]
+    if typing.get_origin(kind) is typing.Literal:
+        return "{" + ",".join(args) + "}"
+    return "|".join(arg.__name__ for arg in args or [kind] if arg is not ...).upper()
+
+
+def _shown(field: dataclasses.Field) -> str:
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
+    if isinstance(default, tuple):
+        return " ".join(map(repr, default)) or "none"
+    if isinstance(default, str):
+        return default if default.strip() else repr(default)
+    if default is None or isinstance(default, bool):
+        return {None: "null", True: "true", False: "false"}[default]
+    return str(default)
+
+
+def _file_values(path: str) -> dict[str, Any]:
+    try:
+        return config_files.values_of_yaml(pathlib.Path(path).read_text("utf-8"))
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _value(word: str | list[str], kind: Any) -> Any:
+    """Read a word as the value it stands for; a string is taken as it is written."""
+    args = typing.get_args(kind)
+    if isinstance(word, list):
+        return [_value(item, args[0]) for item in word]
+    if word == "null" and type(None) in args:
+        return None
+    if kind is str or str in args or typing.get_origin(kind) is typing.Literal:
+        return word
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    for name in path[:-1]:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{key} needs {name} to be a mapping, got {values!r}")
+    values[path[-1]] = value
+
+
+def _unknown_argument(word: str, keys: list[str]) -> str:
+    name = word.split("=")[0]
+    if not name.startswith("--"):
+        return f"unexpected argument {word!r}"
+    near = config_files.did_you_mean(name, [f"--{key}" for key in [*keys, "config"]])
+    return f"unknown argument {name!r}; {near}"
