@@ -1,0 +1,241 @@
+"""Text to a byte-level BPE vocabulary: `ranks`, a dict from a token's bytes to its id.
+
+Byte-pair encoding (Sennrich et al. 2016) over bytes (Radford et al. 2019): start from
+the 256 bytes, and give the most frequent pair of neighbouring tokens an id of its own,
+again and again. Pairs are sought inside pieces only: a pattern cuts the text into words
+with their leading blank, numbers, marks and white space, and nothing is ever merged
+across a cut. So it is enough to look at each distinct piece once, with its count.
+
+The order of merging is fixed: the highest count first; among equal counts, the smallest
+pair of ids, where ids 0 to 255 are the bytes in GPT-2's order. So two trainings on the
+same text agree to the last token, whatever the order of documents or the processes.
+"""
+
+import collections
+import concurrent.futures
+import heapq
+import itertools
+import multiprocessing
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import regex
+
+from jaxllm.errors import TokenizerError
+
+# English contractions; letters, digits, other marks, each with the blank before them;
+# and white space, whose last blank goes to the word that follows.
+GPT2_PATTERN = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
+
+_PRINTABLE = bytes([*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])
+
+# GPT-2 numbers the bytes that Latin-1 can print first, then the others.
+BYTES = _PRINTABLE + bytes(b for b in range(256) if b not in _PRINTABLE)
+
+Ranks = dict[bytes, int]
+_Pair = tuple[int, int]
+
+_GAP = -1  # stands between two pieces
+_GONE = -2  # stands where the second part of a merged pair was
+_BATCH = 1 << 20  # characters that a counting process is handed at a time
+
+
+def count_pieces(
+    texts: Iterable[str], pattern: str = GPT2_PATTERN, *, processes: int = 1
+) -> collections.Counter[str]:
+    """Count how often each piece occurs, a document at a time.
+
+    The pattern must match every character of every text, or TokenizerError names the
+    text it missed. More than one process helps where there are many documents; a script
+    that asks for it needs the `if __name__ == "__main__":` guard of multiprocessing.
+
+    >>> sorted(count_pieces(["a rose is", "a rose"]).items())
+    [(' is', 1), (' rose', 2), ('a', 2)]
+    """
+    counts = collections.Counter[str]()
+    batches = ((pattern, batch) for batch in _batches(texts))
+    if processes == 1:
+        for batch in batches:
+            counts.update(_count_batch(batch))
+        return counts
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, spawn) as pool:
+        for part in _map_ahead(pool, _count_batch, batches, ahead=2 * processes):
+            counts.update(part)
+    return counts
+
+
+def learn_ranks(
+    counts: Mapping[str, int], vocab_size: int, *, min_count: int = 2
+) -> Ranks:
+    """Merge the most frequent pair again and again until there are vocab_size tokens.
+
+    There are fewer when no pair occurs min_count times any more.
+
+    >>> ranks = learn_ranks({"banana": 2}, 258)
+    >>> list(ranks)[256:]  # "an" and "na" occur 4 times; "a" is smaller than "n"
+    [b'an', b'ban']
+    >>> ranks[b"!"], ranks[b"an"]
+    (0, 256)
+    """
+    if vocab_size < len(BYTES):
+        raise TokenizerError(
+            f"vocab_size must be >= {len(BYTES)}, one token for each byte, "
+            f"got {vocab_size}"
+        )
+    if min_count < 1:
+        raise TokenizerError(f"min_count must be >= 1, got {min_count}")
+    tokens = [bytes([b]) for b in BYTES]
+    text = _Text(counts)
+    heap = [(-count, pair) for pair, count in text.pairs.items()]
+    heapq.heapify(heap)
+    while len(tokens) < vocab_size and heap:
+        negative, pair = heapq.heappop(heap)
+        # A count that fell is put right in the heap only when it comes to the top.
+        if (count := text.pairs.get(pair, 0)) != -negative:
+            if count < -negative:
+                heapq.heappush(heap, (-count, pair))
+            continue
+        if count < min_count:
+            break
+        # These bytes are no token yet: a span that no merge has crossed is cut the same
+        # way wherever it stands, so no second pair spells them.
+        tokens.append(tokens[pair[0]] + tokens[pair[1]])
+        for risen in text.merge(pair, len(tokens) - 1):
+            heapq.heappush(heap, (-text.pairs[risen], risen))
+    return {token: i for i, token in enumerate(tokens)}
+
+
+class _Text:
+    """Every distinct piece as a row of tokens, with the count of each pair.
+
+    The rows lie one after another, `_GAP` between them. A merge writes the new token
+    over its first part and takes the second out of the chain, so the work of a merge
+    is the number of places where the pair stands, not the size of the text.
+    """
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        rank = {b: i for i, b in enumerate(BYTES)}
+        self.ids = [_GAP]
+        self.weight = [0]
+        for piece, count in counts.items():
+            row = [rank[b] for b in encode_utf8(piece)]
+            self.ids += [*row, _GAP]
+            self.weight += [count] * (len(row) + 1)
+        self.before = list(range(-1, len(self.ids) - 1))
+        self.after = list(range(1, len(self.ids) + 1))
+        self.pairs: dict[_Pair, int] = collections.defaultdict(int)
+        self.places: dict[_Pair, list[int]] = collections.defaultdict(list)
+        for place, pair in enumerate(itertools.pairwise(self.ids)):
+            if _GAP not in pair:
+                self.pairs[pair] += self.weight[place]
+                self.places[pair].append(place)
+
+    def merge(self, pair: _Pair, new: int) -> set[_Pair]:
+        """Replace the pair by a token everywhere; return the pairs that rose."""
+        first, second = pair
+        ids, before, after = self.ids, self.before, self.after
+        risen = set()
+        # Places were found left to right: of three equal tokens the first two are one.
+        for place in self.places.pop(pair):
+            partner = after[place]
+            if ids[place] != first or ids[partner] != second:
+                continue  # an earlier merge took this place
+            weight, left, right = self.weight[place], before[place], after[partner]
+            if ids[left] != _GAP:
+                self.pairs[ids[left], first] -= weight
+                self._add((ids[left], new), left, weight, risen)
+            if ids[right] != _GAP:
+                self.pairs[second, ids[right]] -= weight
+                self._add((new, ids[right]), place, weight, risen)
+            ids[place], ids[partner] = new, _GONE
+            after[place], before[right] = right, place
+        del self.pairs[pair]
+        return risen
+
+    def _add(self, pair: _Pair, place: int, weight: int, risen: set[_Pair]) -> None:
+        self.pairs[pair] += weight
+        self.places[pair].append(place)
+        risen.add(pair)
+
+
+def read_merges(merges: str) -> Ranks:
+    r"""Read the merges of GPT-2's `vocab.bpe`, one pair to a line under a heading.
+
+    The file is text, so it writes the bytes that Latin-1 cannot print as the letters
+    from U+0100 on: a blank is "Ġ".
+
+    >>> ranks = read_merges("#version: 0.2\nĠ t\nĠt h\n")
+    >>> ranks[b" t"], ranks[b" th"]
+    (256, 257)
+    """
+    hidden = len(BYTES) - len(_PRINTABLE)
+    letters = [*map(chr, _PRINTABLE), *map(chr, range(256, 256 + hidden))]
+    byte = dict(zip(letters, BYTES, strict=True))
+    pairs = [line.replace(" ", "") for line in merges.splitlines()[1:]]
+    tokens = [bytes([b]) for b in BYTES]
+    tokens += [bytes(byte[letter] for letter in pair) for pair in pairs]
+    return {token: i for i, token in enumerate(tokens)}
+
+
+def encode_utf8(text: str) -> bytes:
+    """Encode text as UTF-8; a lone surrogate is an error that says where it stands.
+
+    >>> encode_utf8("é")
+    b'\\xc3\\xa9'
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            "text must be Unicode without lone surrogates, got "
+            f"U+{ord(text[error.start]):04X} at character {error.start}"
+        ) from None
+
+
+_matched = operator.methodcaller("group")
+
+
+def _count_batch(work: tuple[str, list[str]]) -> collections.Counter[str]:
+    pattern, texts = work
+    find = regex.compile(pattern).finditer
+    counts = collections.Counter[str]()
+    for text in texts:
+        pieces = collections.Counter(map(_matched, find(text)))
+        if sum(len(piece) * n for piece, n in pieces.items()) != len(text):
+            missed = regex.sub(pattern, "", text)
+            raise TokenizerError(
+                f"the pattern must match every character, got none for {missed[:20]!r}"
+            )
+        counts.update(pieces)
+    return counts
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _map_ahead(
+    pool: concurrent.futures.Executor,
+    function: Callable,
+    inputs: Iterable,
+    *,
+    ahead: int,
+) -> Iterator:
+    """Map in order with a few inputs in flight: Executor.map would read them all."""
+    pending = collections.deque()
+    for value in inputs:
+        pending.append(pool.submit(function, value))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    for future in pending:
+        yield future.result()
