@@ -1,0 +1,88 @@
+"""Files written whole or not at all, and a disk's refusals in one line."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from jaxllm.errors import DataError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space, or name a folder on a larger disk",
+    errno.EDQUOT: "free some of your quota, or name a folder elsewhere",
+    errno.EFBIG: "raise the limit on file sizes, or name a folder elsewhere",
+    errno.EACCES: "allow it, or name a path of your own",
+    errno.EPERM: "allow it, or name a path of your own",
+    errno.EROFS: "name a folder on a disk that can be written",
+    errno.ENOENT: "name a file that exists",
+    errno.ENOTDIR: "name a folder whose parents are folders",
+    errno.EEXIST: "name a folder, not a file",
+}
+
+
+@contextlib.contextmanager
+def explain_refusal(action: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an OSError of the body into a DataError that says what would be right.
+
+    >>> with explain_refusal("read", "no/such/file"):
+    ...     open("no/such/file")
+    Traceback (most recent call last):
+    jaxllm.errors.DataError: cannot read no/such/file: No such file or directory; name
+    a file that exists
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        raise DataError(
+            f"cannot {action} {os.fspath(path)}: {error.strerror or error}"
+            + (f"; {remedy}" if remedy else "")
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that takes its name when the body is done, and never before.
+
+    Written beside path, flushed to the disk, renamed; removed if the body raises.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_writer(folder + "/a.txt") as file:
+    ...         _ = file.write(b"whole")
+    ...     os.listdir(folder)
+    ['a.txt']
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with explain_refusal("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(partial, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            _flush_names(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def _flush_names(folder: pathlib.Path) -> None:
+    """Make a rename survive a power cut, where the system lets a folder be opened."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Compute the sha256 of a file's content, in hex."""
+    with explain_refusal("read", path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
