@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Lint, check types and run the tests in an environment of their own.
+#
+#   scripts/test.sh                      everything that takes seconds
+#   scripts/test.sh --long               also what takes minutes
+#   scripts/test.sh tests/test_cli.py    words after --long go to pytest
+#   PYTHON=python3.12 scripts/test.sh    with another interpreter
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/environment.sh
+
+which_tests=(-m "not long")
+if [ "${1:-}" = --long ]; then
+  which_tests=()
+  shift
+fi
+
+environment test
+ruff check .
+ruff format --check .
+pyright
+# Two workers, each with a single-threaded XLA: more threads than cores only wait.
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
+python -m pytest -q -n 2 "${which_tests[@]}" "$@"
