@@ -1,0 +1,57 @@
+"""Token ids in, vectors out; and at the other end, vectors in, logits out."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxllm.config import GPTConfig
+from jaxllm.types import Array, Params
+
+
+class Embedding(nn.Module):
+    """A table with a row of emb_dim numbers for each of `rows` ids or positions.
+
+    Calling it gives the table; looking up is `table[ids]`.
+    Parameter: embedding (rows, D) float32.
+    """
+
+    cfg: GPTConfig
+    rows: int
+
+    @nn.compact
+    def __call__(self) -> Array:
+        # GPT-2 draws from N(0, 0.02), torch.nn.Embedding from N(0, 1).
+        stddev = 0.02 if self.cfg.init == "gpt2" else 1.0
+        shape = (self.rows, self.cfg.emb_dim)
+        return self.param("embedding", nn.initializers.normal(stddev), shape)
+
+
+def head_matrix(params: Params) -> Array:
+    """Find the (V, D) matrix that turns hidden states into logits.
+
+    It is the token embedding itself where the head is tied (Press & Wolf 2017), and is
+    stored one row per token in both cases.
+    """
+    return params.get("head", params["token_embedding"])["embedding"]
+
+
+def unembed(params: Params, hidden: Array, cfg: GPTConfig) -> Array:
+    """Score every token of the vocabulary against each hidden state.
+
+    Args:
+      hidden: (..., D).
+
+    Returns:
+      logits (..., V) float32.
+
+    >>> params = {"token_embedding": {"embedding": jnp.eye(3)}}
+    >>> cfg = GPTConfig(vocab_size=3, emb_dim=3, n_heads=1)
+    >>> unembed(params, jnp.array([1.0, 2.0, 3.0]), cfg).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    dtype = jnp.dtype(cfg.dtype)
+    return jnp.einsum(
+        "...d,vd->...v",
+        hidden.astype(dtype),
+        head_matrix(params).astype(dtype),
+        preferred_element_type=jnp.float32,
+    )
