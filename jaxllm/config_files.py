@@ -143,13 +143,20 @@ def is_required(field: dataclasses.Field) -> bool:
     return field.default is missing and field.default_factory is missing
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Name the known word that is nearest to an unknown one.
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Find the known key that is nearest to an unknown one; its last part counts most.
 
-    >>> did_you_mean("n_layer", ["n_heads", "n_layers"])
-    "did you mean 'n_layers'?"
+    >>> nearest("n_layer", ["seed", "model.n_layers"])
+    'model.n_layers'
     """
-    return f"did you mean {difflib.get_close_matches(word, known, 1, 0)[0]!r}?"
+
+    def likeness(key: str) -> float:
+        ends = word.split(".")[-1], key.split(".")[-1]
+        return sum(
+            difflib.SequenceMatcher(None, *pair).ratio() for pair in (ends, (word, key))
+        )
+
+    return max(known, key=likeness)
 
 
 def _plain_dict(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -161,7 +168,8 @@ def _build(values: dict[str, Any], cls: type[T], prefix: str, known: Iterable) -
     for name in values:
         if name not in kinds:
             key = f"{prefix}{name}"
-            raise ConfigError(f"unknown key {key!r}; {did_you_mean(key, known)}")
+            near = nearest(key, [*known, *(prefix + kind for kind in kinds)])
+            raise ConfigError(f"unknown key {key!r}; did you mean {near!r}?")
     for field in dataclasses.fields(typing.cast(Any, cls)):
         if is_required(field) and field.name not in values:
             raise ConfigError(f"{prefix}{field.name} must be given")

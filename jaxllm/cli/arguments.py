@@ -178,8 +178,8 @@ def _set(values: dict[str, Any], path: list[str], value: Any, key: str) -> None:
 
 
 def _unknown_argument(word: str, keys: list[str]) -> str:
-    name = word.split("=")[0]
-    if not name.startswith("--"):
+    if not word.startswith("--"):
         return f"unexpected argument {word!r}"
-    near = config_files.did_you_mean(name, [f"--{key}" for key in [*keys, "config"]])
-    return f"unknown argument {name!r}; {near}"
+    key = word.removeprefix("--").split("=")[0]
+    near = config_files.nearest(key, [*keys, "config"])
+    return f"unknown argument '--{key}'; did you mean '--{near}'?"

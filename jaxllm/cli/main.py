@@ -1,11 +1,11 @@
 """Arguments in, exit status out: runs a command, and puts mistakes into one line."""
 
-import difflib
 import importlib
 import importlib.util
 import sys
 
 import jaxllm
+from jaxllm import config_files
 from jaxllm.errors import ConfigError, JaxllmError
 
 # In the order of a model's life. The module of a command is imported when it is run.
@@ -61,8 +61,8 @@ def _run(argv: list[str]) -> int:
         return 0
     commands = available_commands()
     if argv[0] not in commands:
-        near = difflib.get_close_matches(argv[0], commands, n=1, cutoff=0)
-        raise ConfigError(f"no command {argv[0]!r}; did you mean {near[0]!r}?")
+        near = config_files.nearest(argv[0], commands)
+        raise ConfigError(f"no command {argv[0]!r}; did you mean {near!r}?")
     module = importlib.import_module(f"jaxllm.cli.{COMMANDS[argv[0]][0]}")
     return module.main(argv[1:])
 
