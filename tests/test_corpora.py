@@ -70,8 +70,10 @@ def test_another_column_can_hold_the_text(tmp_path):
     assert _read(tmp_path / "a.jsonl", text_column="content") == ["x"]
 
 
-# The split patterns of GPT-2 and of tiktoken's cl100k_base and o200k_base.
+# Runs of words and of blanks, and the split patterns of GPT-2 and of tiktoken's
+# cl100k_base and o200k_base.
 PATTERNS = [
+    r"\w+|\s+|[^\w\s]+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
