@@ -125,6 +125,30 @@ def test_an_unknown_command_names_the_nearest(fails):
     assert "no command 'trian'; did you mean 'train'?" in fails("trian")
 
 
+def test_text_goes_to_ids_and_back(capsys):
+    assert main.main(["tokenizer", "encode", "gpt2", "Hello, I am"]) == 0
+    assert capsys.readouterr().out == "15496 11 314 716\n"
+    assert main.main("tokenizer decode gpt2 15496 11 314 716".split()) == 0
+    assert capsys.readouterr().out == "Hello, I am\n"
+    assert main.main("tokenizer encode gpt2 Hi --show_tokens true".split()) == 0
+    assert capsys.readouterr().out == "17250 b'Hi'\n"
+
+
+def test_a_vocabulary_is_learned_saved_and_compared(capsys, tmp_path):
+    (tmp_path / "a.txt").write_text("a rose is a rose")
+    text, out = str(tmp_path / "a.txt"), str(tmp_path / "tokenizer.json")
+    assert main.main(["tokenizer", "train", text, "--kind", "char", "--out", out]) == 0
+    assert "6 tokens" in capsys.readouterr().out
+    words = ["tokenizer", "compare", "gpt2", out, "--corpus", text]
+    assert main.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[1:] == ["6", "16", "1.00"]
+
+
+def test_ids_outside_the_vocabulary_are_refused(fails):
+    line = fails("tokenizer", "decode", "gpt2", "99999")
+    assert "ids must be in 0..50256, got 99999" in line
+
+
 def test_an_unknown_key_on_the_command_line_names_the_nearest(fails):
     line = fails("train", "--model.n_layer", "2")
     assert "unknown argument '--model.n_layer'; did you mean '--model.n_layers'" in line

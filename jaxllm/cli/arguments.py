@@ -52,6 +52,33 @@ def parse(cls: type[T], argv: list[str], command: str) -> T:
     return config_files.from_values(values, cls)
 
 
+def choose(
+    commands: dict[str, str], argv: list[str], command: str, about: str
+) -> tuple[str, list[str]]:
+    """Split words into the name of a sub-command and its own words.
+
+    Args:
+        commands: Names, each with the line that describes it; `--help` lists them.
+
+    >>> choose({"encode": "text to ids"}, ["encode", "gpt2"], "jaxllm tokenizer", "")
+    ('encode', ['gpt2'])
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        width = max(map(len, commands))
+        lines = (f"  {name:<{width}}  {line}" for name, line in commands.items())
+        print(
+            f"usage: {command} COMMAND [--config FILE] [--KEY VALUE ...]\n\n{about}\n"
+        )
+        print(*lines, sep="\n")
+        print(f"\n`{command} COMMAND --help` names every key, its gloss and default.")
+        raise SystemExit(0)
+    name, *rest = argv
+    if name not in commands:
+        near = config_files.nearest(name, commands)
+        raise ConfigError(f"no command {name!r}; did you mean {near!r}?")
+    return name, rest
+
+
 def glosses(cls: type) -> dict[str, str]:
     """Read the docstring under each field of a dataclass, and of those it extends.
 

@@ -3,11 +3,14 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 # Seconds between two lines of progress where nobody watches a terminal.
 LOG_INTERVAL = 10.0
+
+
+T = TypeVar("T")
 
 
 class Report(Protocol):
@@ -77,6 +80,28 @@ def progress_line(
         if total and done < total:
             parts.append(f"{duration((total - done) / rate)} left")
     return "  ".join([*parts, note] if note else parts)
+
+
+def counted(items: Iterable[T], report: Report) -> Iterator[T]:
+    """Pass items on, and report how many have gone by."""
+    for done, item in enumerate(items, 1):
+        yield item
+        report(done)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print columns; the first is aligned to the left, the others to the right.
+
+    >>> table(("name", "size"), [("a", "10"), ("bcdef", "9")])
+    name   size
+    a        10
+    bcdef     9
+    """
+    lines = [head, *rows]
+    first, *widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for left, *cells in lines:
+        right = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        print("  ".join([f"{left:<{first}}", *right]).rstrip())
 
 
 def duration(seconds: float) -> str:

@@ -5,8 +5,8 @@ import importlib.util
 import sys
 
 import jaxllm
-from jaxllm import config_files
-from jaxllm.errors import ConfigError, JaxllmError
+from jaxllm.cli import arguments
+from jaxllm.errors import JaxllmError
 
 # In the order of a model's life. The module of a command is imported when it is run.
 COMMANDS = {
@@ -53,36 +53,12 @@ def available_commands() -> dict[str, str]:
 
 
 def _run(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0
-    if argv[0] == "--version":
+    if argv == ["--version"]:
         print(f"jaxllm {jaxllm.__version__}")
         return 0
-    commands = available_commands()
-    if argv[0] not in commands:
-        near = config_files.nearest(argv[0], commands)
-        raise ConfigError(f"no command {argv[0]!r}; did you mean {near!r}?")
-    module = importlib.import_module(f"jaxllm.cli.{COMMANDS[argv[0]][0]}")
-    return module.main(argv[1:])
-
-
-def _overview() -> str:
-    lines = [
-        f"  {command:<10} {help_line}"
-        for command, help_line in available_commands().items()
-    ]
-    return "\n".join(
-        [
-            "usage: jaxllm COMMAND [--config FILE] [--KEY VALUE ...]",
-            "",
-            "GPT-style language models in JAX, from raw text to a trained assistant.",
-            "",
-            *lines,
-            "",
-            "`jaxllm COMMAND --help` names every key with its gloss and default.",
-        ]
-    )
+    about = "GPT-style language models in JAX, from raw text to a trained assistant."
+    name, rest = arguments.choose(available_commands(), argv, "jaxllm", about)
+    return importlib.import_module(f"jaxllm.cli.{COMMANDS[name][0]}").main(rest)
 
 
 def _fail(message: str) -> int:

@@ -1,0 +1,133 @@
+"""`jaxllm tokenizer`: learn a vocabulary, look at ids, compare vocabularies."""
+
+import dataclasses
+import itertools
+import os
+import sys
+import time
+
+from jaxllm.cli import arguments, console
+from jaxllm.config import TokenizerConfig
+from jaxllm.data import corpora, tokenizers
+
+
+def main(argv: list[str]) -> int:
+    """Run one of the four sub-commands."""
+    commands = {"train": train, "encode": encode, "decode": decode, "compare": compare}
+    lines = {
+        "train": "learn a vocabulary from a corpus",
+        "encode": "text to token ids",
+        "decode": "token ids to text",
+        "compare": "tokens per text, for several tokenizers",
+    }
+    about = "Text to token ids and back."
+    name, rest = arguments.choose(lines, argv, "jaxllm tokenizer", about)
+    return commands[name](rest)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(TokenizerConfig):
+    """Learn a vocabulary from a corpus, and save it as one JSON file."""
+
+    corpus: str
+    """A named corpus, a text, JSON lines or Parquet file, or a folder of them."""
+    kind: str = "bpe"
+    """bpe, char or word."""
+    text_column: str = "text"
+    """The field that holds the text in JSON lines and Parquet."""
+    processes: int = os.cpu_count() or 1
+    """Processes that count pieces (bpe)."""
+    out: str = "tokenizer.json"
+    """File to write."""
+
+
+def train(argv: list[str]) -> int:
+    """Learn a vocabulary, and tell its size, its hash and the time it took."""
+    options = arguments.parse(Train, argv, "jaxllm tokenizer train")
+    start = time.monotonic()
+    with console.progress("learning a vocabulary") as report:
+        texts = corpora.documents(options.corpus, text_column=options.text_column)
+        tokenizer = tokenizers.learn(
+            console.counted(texts, report), options, processes=options.processes
+        )
+    tokenizers.save(tokenizer, options.out)
+    taken = console.duration(time.monotonic() - start)
+    print(f"{options.out}: {tokenizer.vocab_size:,} tokens, learned in {taken}")
+    print(f"hash {tokenizer.hash}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Print the token ids of a text."""
+
+    tokenizer: str
+    """gpt2, another name that tiktoken knows, or a saved tokenizer.json."""
+    text: str
+    """The text; - reads it from standard input."""
+    allow_special: bool = False
+    """Whether special tokens in the text become their ids."""
+    show_tokens: bool = False
+    """Whether each id is printed on a line of its own, with its bytes."""
+
+
+def encode(argv: list[str]) -> int:
+    """Print ids on one line, or one by one with their bytes."""
+    options = arguments.parse(Encode, argv, "jaxllm tokenizer encode")
+    tokenizer = tokenizers.load(options.tokenizer)
+    text = sys.stdin.read() if options.text == "-" else options.text
+    ids = tokenizer.encode(text, allow_special=options.allow_special)
+    if options.show_tokens:
+        for id in ids.tolist():
+            print(id, tokenizer.token_bytes(id))
+    else:
+        print(*ids)
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Print the text of token ids."""
+
+    tokenizer: str
+    """gpt2, another name that tiktoken knows, or a saved tokenizer.json."""
+    ids: tuple[int, ...]
+    """The ids, one word each."""
+
+
+def decode(argv: list[str]) -> int:
+    """Print the text, exactly."""
+    options = arguments.parse(Decode, argv, "jaxllm tokenizer decode")
+    print(tokenizers.load(options.tokenizer).decode(options.ids))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Count the tokens of one text under several tokenizers."""
+
+    tokenizers: tuple[str, ...]
+    """Names that tiktoken knows, or saved tokenizer.json files."""
+    corpus: str = "python-stdlib"
+    """A named corpus, a text, JSON lines or Parquet file, or a folder of them."""
+    text_column: str = "text"
+    """The field that holds the text in JSON lines and Parquet."""
+    max_documents: int = 200
+    """Documents to read, from the first one on."""
+
+
+def compare(argv: list[str]) -> int:
+    """Print a line per tokenizer: vocabulary, tokens, bytes per token."""
+    options = arguments.parse(Compare, argv, "jaxllm tokenizer compare")
+    documents = corpora.documents(options.corpus, text_column=options.text_column)
+    texts = list(itertools.islice(documents, options.max_documents))
+    n_bytes = sum(len(text.encode()) for text in texts)
+    rows = []
+    for name in options.tokenizers:
+        tokenizer = tokenizers.load(name)
+        n_tokens = sum(len(tokenizer.encode_ordinary(text)) for text in texts)
+        ratio = f"{n_bytes / n_tokens:.2f}"
+        rows.append((name, f"{tokenizer.vocab_size:,}", f"{n_tokens:,}", ratio))
+    print(f"{options.corpus}: {len(texts):,} documents, {n_bytes:,} bytes")
+    console.table(("tokenizer", "vocabulary", "tokens", "bytes per token"), rows)
+    return 0
