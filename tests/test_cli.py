@@ -138,10 +138,10 @@ def test_a_vocabulary_is_learned_saved_and_compared(capsys, tmp_path):
     (tmp_path / "a.txt").write_text("a rose is a rose")
     text, out = str(tmp_path / "a.txt"), str(tmp_path / "tokenizer.json")
     assert main.main(["tokenizer", "train", text, "--kind", "char", "--out", out]) == 0
-    assert "6 tokens" in capsys.readouterr().out
+    assert "7 tokens" in capsys.readouterr().out
     words = ["tokenizer", "compare", "gpt2", out, "--corpus", text]
     assert main.main(words) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[1:] == ["6", "16", "1.00"]
+    assert capsys.readouterr().out.splitlines()[-1].split()[1:] == ["7", "16", "1.00"]
 
 
 def test_ids_outside_the_vocabulary_are_refused(fails):

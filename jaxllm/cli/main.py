@@ -28,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command, and return the exit status: 0, 2 for a mistake, 130 for Ctrl-C."""
     try:
         return _run(sys.argv[1:] if argv is None else argv)
+    except SystemExit as stop:  # argparse ends so after --help.
+        return int(stop.code or 0)
     except JaxllmError as error:
         return _fail(str(error))
     except BrokenPipeError:  # The reader of a pipe, such as `head`, has seen enough.
