@@ -11,6 +11,12 @@ from jaxllm.config import GPTConfig, gpt2_config, gpt3_config
 from jaxllm.errors import ConfigError, DataError
 from jaxllm.models import attention, gpt
 
+# Compiled once per shape: a loop over layers that runs eagerly compiles at every call.
+init_params = jax.jit(gpt.init_params, static_argnums=1)
+hidden_states = jax.jit(gpt.hidden_states, static_argnums=2)
+apply = jax.jit(gpt.apply, static_argnums=2)
+trace = jax.jit(gpt.trace, static_argnums=2)
+
 TINY = GPTConfig(
     vocab_size=11, context_length=9, emb_dim=12, n_heads=3, n_layers=3, drop_rate=0.5
 )
@@ -36,13 +42,13 @@ def some_tokens(cfg, B, T, seed=0):
 
 def some_params(cfg, new_key):
     # Scaled up, so that attention is far from uniform and positions matter.
-    return jax.tree.map(lambda p: p * 5, gpt.init_params(new_key(), cfg))
+    return jax.tree.map(lambda p: p * 5, init_params(new_key(), cfg))
 
 
 @pytest.mark.parametrize(("B", "T"), [(1, 1), (3, 9)])
 def test_logits_are_float32_scores_for_every_position_and_token(cfg, new_key, B, T):
     with jax.numpy_dtype_promotion("strict"):
-        logits = gpt.apply(gpt.init_params(new_key(), cfg), some_tokens(cfg, B, T), cfg)
+        logits = apply(init_params(new_key(), cfg), some_tokens(cfg, B, T), cfg)
     assert logits.shape == (B, T, cfg.vocab_size)
     assert logits.dtype == jnp.float32
 
@@ -51,7 +57,7 @@ def test_future_tokens_do_not_change_past_logits(cfg, new_key):
     params = some_params(cfg, new_key)
     tokens = some_tokens(cfg, 3, 9)
     changed = tokens.at[:, 5:].set((tokens[:, 5:] + 1) % cfg.vocab_size)
-    before, after = gpt.apply(params, tokens, cfg), gpt.apply(params, changed, cfg)
+    before, after = apply(params, tokens, cfg), apply(params, changed, cfg)
     np.testing.assert_array_equal(before[:, :5], after[:, :5])
     assert not np.allclose(before[:, 5:], after[:, 5:])
 
@@ -61,36 +67,35 @@ def test_gradient_reaches_every_past_position_and_no_future_one(cfg, new_key):
     table = params["token_embedding"]["embedding"]
     tokens = jnp.arange(9, dtype=jnp.int32)[None]
 
-    def one_logit(rows):
+    def one_state(rows):
         changed = params | {"token_embedding": {"embedding": rows}}
-        hidden, _ = gpt.hidden_states(changed, tokens, cfg)
-        return hidden[0, 4].sum() + hidden[0, 4, 0]
+        return hidden_states(changed, tokens, cfg)[0][0, 4, 0]
 
-    reached = jnp.abs(jax.grad(one_logit)(table)).sum(axis=1) > 0
+    reached = jnp.abs(jax.grad(one_state)(table)).sum(axis=1) > 0
     np.testing.assert_array_equal(reached, np.arange(cfg.vocab_size) <= 4)
 
 
 def test_order_of_the_past_matters_through_positions(cfg, new_key):
     params = some_params(cfg, new_key)
-    one = gpt.apply(params, jnp.array([[1, 2, 3]]), cfg)
-    other = gpt.apply(params, jnp.array([[2, 1, 3]]), cfg)
+    one = apply(params, jnp.array([[1, 2, 3]]), cfg)
+    other = apply(params, jnp.array([[2, 1, 3]]), cfg)
     assert not np.allclose(one[:, -1], other[:, -1])
 
 
 def test_rows_of_a_batch_do_not_see_each_other(cfg, new_key):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 3, 9)
-    together = gpt.apply(params, tokens, cfg)
-    alone = [gpt.apply(params, row[None], cfg)[0] for row in tokens]
-    np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-5, atol=1e-5)
+    together = apply(params, tokens, cfg)
+    alone = jnp.concatenate([apply(params, row[None], cfg) for row in tokens])
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunks", [[9], [1] * 9, [4, 1, 3, 1]])
 def test_reading_in_chunks_with_a_cache_equals_reading_at_once(cfg, new_key, chunks):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 3, 9)
-    whole, _ = gpt.hidden_states(params, tokens, cfg)
+    whole, _ = hidden_states(params, tokens, cfg)
     cache, parts, start = attention.init_cache(cfg, 3, 12), [], 0
     for size in chunks:
-        part, cache = gpt.hidden_states(
+        part, cache = hidden_states(
             params, tokens[:, start : start + size], cfg, cache=cache
         )
         parts.append(part)
@@ -104,21 +109,21 @@ def test_reading_in_chunks_with_a_cache_equals_reading_at_once(cfg, new_key, chu
 def test_a_padded_row_continues_as_if_it_were_alone(cfg, new_key):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 3, 9)
     lengths = jnp.array([2, 6, 4])
-    _, cache = gpt.hidden_states(
+    _, cache = hidden_states(
         params, tokens[:, :6], cfg, cache=attention.init_cache(cfg, 3)
     )
     cache = cache._replace(length=lengths)
-    after, _ = gpt.hidden_states(params, tokens[:, 6:7], cfg, cache=cache)
+    after, _ = hidden_states(params, tokens[:, 6:7], cfg, cache=cache)
     for row, length in enumerate(lengths):
         alone = jnp.concatenate([tokens[row, :length], tokens[row, 6:7]])[None]
-        expected, _ = gpt.hidden_states(params, alone, cfg)
+        expected, _ = hidden_states(params, alone, cfg)
         np.testing.assert_allclose(after[row, 0], expected[0, -1], rtol=1e-4, atol=1e-4)
 
 
 def test_compiled_equals_eager(cfg, new_key):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 3, 9)
     eager = gpt.apply(params, tokens, cfg)
-    compiled = jax.jit(gpt.apply, static_argnums=2)(params, tokens, cfg)
+    compiled = apply(params, tokens, cfg)
     np.testing.assert_allclose(eager, compiled, rtol=1e-5, atol=1e-5)
 
 
@@ -127,7 +132,8 @@ def test_unrolling_and_rematerialising_change_no_loss_and_no_gradient(new_key, c
     params, tokens, key = some_params(TINY, new_key), some_tokens(TINY, 3, 9), new_key()
 
     def grads(cfg):
-        return jax.grad(lambda p: gpt.apply(p, tokens, cfg, key=key).std())(params)
+        spread = lambda p: gpt.apply(p, tokens, cfg, key=key).std()  # noqa: E731
+        return jax.jit(jax.grad(spread))(params)
 
     plain, changed = grads(TINY), grads(dataclasses.replace(TINY, **change))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(changed), strict=True):
@@ -136,8 +142,8 @@ def test_unrolling_and_rematerialising_change_no_loss_and_no_gradient(new_key, c
 
 def test_bfloat16_stays_close_to_float32(new_key):
     cfg = dataclasses.replace(TINY, dtype="bfloat16")
-    params, tokens = gpt.init_params(new_key(), TINY), some_tokens(TINY, 3, 9)
-    half, full = gpt.apply(params, tokens, cfg), gpt.apply(params, tokens, TINY)
+    params, tokens = init_params(new_key(), TINY), some_tokens(TINY, 3, 9)
+    half, full = apply(params, tokens, cfg), apply(params, tokens, TINY)
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, full, atol=2e-2)
 
@@ -145,9 +151,9 @@ def test_bfloat16_stays_close_to_float32(new_key):
 def test_dropout_needs_a_key_and_follows_it(new_key):
     params, tokens = some_params(TINY, new_key), some_tokens(TINY, 3, 9)
     key = new_key()
-    without = gpt.apply(params, tokens, TINY)
-    first, again = (gpt.apply(params, tokens, TINY, key=key) for _ in range(2))
-    other = gpt.apply(params, tokens, TINY, key=new_key())
+    without = apply(params, tokens, TINY)
+    first, again = (apply(params, tokens, TINY, key=key) for _ in range(2))
+    other = apply(params, tokens, TINY, key=new_key())
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(without, first)
     assert not np.allclose(first, other)
@@ -172,27 +178,27 @@ def masks(cfg, B, T, keep):
 
 def test_masks_can_stand_in_for_the_key(new_key):
     params, tokens = some_params(TINY, new_key), some_tokens(TINY, 3, 9)
-    nothing = gpt.apply(params, tokens, TINY, key=masks(TINY, 3, 9, False))
+    nothing = apply(params, tokens, TINY, key=masks(TINY, 3, 9, False))
     np.testing.assert_array_equal(nothing, jnp.zeros_like(nothing))  # norm of 0 is 0
     # Masks that keep all still scale by 1 / (1 - rate), so only rate 0 is a no-op.
     off = dataclasses.replace(TINY, drop_rate=0.0)
-    kept = gpt.apply(params, tokens, off, key=masks(TINY, 3, 9, True))
-    np.testing.assert_array_equal(kept, gpt.apply(params, tokens, off))
+    kept = apply(params, tokens, off, key=masks(TINY, 3, 9, True))
+    np.testing.assert_array_equal(kept, apply(params, tokens, off))
 
 
 def test_every_layer_draws_its_own_dropout(new_key):
     cfg = dataclasses.replace(TINY, n_layers=2)
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 1, 9)
     key = new_key()
-    drawn = gpt.apply(params, tokens, cfg, key=key)
+    drawn = apply(params, tokens, cfg, key=key)
     swapped = params | {"blocks": jax.tree.map(lambda p: p[::-1], params["blocks"])}
-    assert not np.allclose(drawn, gpt.apply(swapped, tokens, cfg, key=key))
+    assert not np.allclose(drawn, apply(swapped, tokens, cfg, key=key))
 
 
 def test_trace_keeps_what_the_model_computed(cfg, new_key):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 2, 5)
-    seen = gpt.trace(params, tokens, cfg)
-    np.testing.assert_array_equal(seen["logits"], gpt.apply(params, tokens, cfg))
+    seen = trace(params, tokens, cfg)
+    np.testing.assert_array_equal(seen["logits"], apply(params, tokens, cfg))
     weights = seen["blocks"]["weights"]
     assert weights.shape == seen["blocks"]["scores"].shape == (3, 2, 3, 5, 5)
     np.testing.assert_allclose(weights.sum(-1), np.ones((3, 2, 3, 5)), rtol=1e-6)
@@ -207,7 +213,7 @@ def test_trace_keeps_what_the_model_computed(cfg, new_key):
 
 def test_gpt2_initialisation_has_its_standard_deviations(new_key):
     cfg = gpt2_config("124M", n_layers=2, vocab_size=1000)
-    params = gpt.init_params(new_key(), cfg)
+    params = init_params(new_key(), cfg)
     block = params["blocks"]
     for path, value, stddev in (
         ("embedding", params["token_embedding"]["embedding"], 0.02),
@@ -223,7 +229,7 @@ def test_gpt2_initialisation_has_its_standard_deviations(new_key):
 
 def test_pytorch_initialisation_has_its_ranges(new_key):
     cfg = gpt2_config("124M", n_layers=1, vocab_size=1000, init="pytorch")
-    params = gpt.init_params(new_key(), cfg)
+    params = init_params(new_key(), cfg)
     assert float(params["token_embedding"]["embedding"].std()) == pytest.approx(1, 0.01)
     down = params["blocks"]["mlp"]["down"]
     limit = 1 / np.sqrt(4 * 768)

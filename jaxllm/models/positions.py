@@ -46,8 +46,9 @@ def rotate(x: Array, positions: Array) -> Array:
      [-0.301  1.382]]
     """
     H = x.shape[-1]
-    frequencies = 10_000.0 ** (-np.arange(0, H, 2, dtype=np.float32) / H)
-    angles = positions[:, :, None, None] * frequencies[None, None, None]
+    frequencies = np.float32(10_000) ** (-np.arange(0, H, 2, dtype=np.float32) / H)
+    where = positions[:, :, None, None].astype(jnp.float32)
+    angles = where * frequencies[None, None, None]
     cos, sin = jnp.cos(angles), jnp.sin(angles)  # (B or 1, T, 1, H/2)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = (first * cos - second * sin, second * cos + first * sin)
