@@ -1,0 +1,156 @@
+"""A published GPT-2 in, parameters, config and tokenizer out.
+
+Two forms are read: Hugging Face's folder (config.json, safetensors) and OpenAI's
+(hparams.json, a TensorFlow checkpoint). Nothing that could run code is opened.
+"""
+
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxllm.config import GPTConfig
+from jaxllm.data.tokenizers import Tokenizer
+from jaxllm.errors import CheckpointError
+from jaxllm.pretrained import (
+    configs,
+    hub,
+    names,
+    safetensors_file,
+    tensor_bundle,
+    tensors,
+    tokenizer_files,
+    weights,
+)
+from jaxllm.pretrained.tensors import StoredTensor
+from jaxllm.types import Params
+
+_PREFIX = "transformer."
+
+
+def load_pretrained(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> tuple[Params, GPTConfig, Tokenizer | None]:
+    """Load a GPT-2: its parameters, its config and its tokenizer.
+
+    Args:
+        source: a folder of either form, or OWNER/NAME of a model on the Hugging Face
+            hub, which needs the extra `jaxllm[hub]` and is cached.
+        revision: a branch, tag or commit of a model on the hub.
+        mesh: devices over which the parameters are split; None for the default one.
+
+    Returns:
+        the parameters in float32, whatever they are stored in; the config; and the
+        tokenizer, or None where the folder has none.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, of a form that can hold code, or
+            does not fit the config; before anything has been used.
+        ConfigError: it is not a GPT-2 that this library computes.
+        TokenizerError: the tokenizer cannot be read, or has ids beyond the model's.
+    """
+    folder = hub.find_folder(source, revision)
+    if (folder / "hparams.json").exists():
+        cfg, table = _read_openai(folder)
+    else:
+        cfg, table = _read_huggingface(folder)
+    tokenizer = tokenizer_files.read(folder)
+    if tokenizer is not None:
+        tokenizer_files.require_fit(tokenizer, cfg)
+    return weights.read_params(table, cfg, mesh=mesh), cfg, tokenizer
+
+
+def _read_openai(folder: pathlib.Path) -> tuple[GPTConfig, dict[str, StoredTensor]]:
+    """Read OpenAI's form; its convolution kernels have a leading axis of one."""
+    cfg = configs.from_openai(read_json(folder / "hparams.json"))
+    pointer = folder / "checkpoint"
+    text = pointer.read_text("utf-8") if pointer.exists() else ""
+    found = re.search(r'^model_checkpoint_path: "([^"]+)"', text, re.MULTILINE)
+    if not found:
+        raise CheckpointError(
+            f"{pointer} must name the checkpoint: 'model_checkpoint_path: \"...\"'"
+        )
+    # It may be the full path on the machine that wrote it.
+    prefix = folder / pathlib.PurePosixPath(found[1]).name
+    table = {}
+    for name, stored in tensor_bundle.read_table(prefix).items():
+        if len(stored.shape) == 3 and stored.shape[0] == 1:
+            stored = stored._replace(shape=stored.shape[1:])
+        table[names.huggingface_name(name)] = stored
+    return cfg, table
+
+
+def _read_huggingface(
+    folder: pathlib.Path,
+) -> tuple[GPTConfig, dict[str, StoredTensor]]:
+    if not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{folder} must hold config.json (Hugging Face) or hparams.json (OpenAI)"
+        )
+    settings = read_json(folder / "config.json")
+    _require_safetensors(folder)
+    table = {
+        name.removeprefix(_PREFIX): stored
+        for name, stored in safetensors_file.read_folder(folder).items()
+    }
+    table, tied = _settle_head(table, configs.from_huggingface(settings).tied_head)
+    return configs.from_huggingface(settings | {"tie_word_embeddings": tied}), table
+
+
+def _require_safetensors(folder: pathlib.Path) -> None:
+    if list(folder.glob("model*.safetensors*")):
+        return
+    pickles = sorted(
+        path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")
+    )
+    if pickles:
+        raise CheckpointError(
+            f"{folder / pickles[0]} is a pickle, which can run code when it is opened. "
+            'If you trust it, convert it: python -c "import transformers as t; m = '
+            f"t.GPT2LMHeadModel.from_pretrained('{folder}'); "
+            f"m.save_pretrained('{folder}')\""
+        )
+    raise CheckpointError(f"{folder} must hold model.safetensors, or an index of parts")
+
+
+def _settle_head(
+    table: dict[str, StoredTensor], tied: bool
+) -> tuple[dict[str, StoredTensor], bool]:
+    """Decide whether the head is tied, and drop a tensor that is stored twice.
+
+    As transformers does: a tied pair may be stored under either name or under both; if
+    both are there and differ, the config is wrong and the head is untied.
+    """
+    embedding, head = names.TOKEN_EMBEDDING.name, names.HEAD.name
+    if not tied or head not in table:
+        return table, tied
+    rest = {name: stored for name, stored in table.items() if name != head}
+    if embedding not in table:
+        return rest | {embedding: table[head]}, True
+    same = _equal(table[embedding], table[head])
+    return (rest, True) if same else (table, False)
+
+
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    A, B = tensors.map_tensor(a), tensors.map_tensor(b)
+    return all(np.array_equal(row, other) for row, other in zip(A, B, strict=True))
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object; CheckpointError if the file does not hold one."""
+    try:
+        settings = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return settings

@@ -1,0 +1,232 @@
+"""Tokenizer files of GPT-2's kind in, a Tokenizer out; and back.
+
+OpenAI wrote encoder.json and vocab.bpe. Hugging Face renamed them vocab.json and
+merges.txt, and has tokenizer.json, which says everything in one file. A character
+tokenizer has the last of these alone.
+"""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+from jaxllm.config import GPTConfig
+from jaxllm.data import bpe
+from jaxllm.data.tokenizers import BPETokenizer, CharTokenizer, Tokenizer
+from jaxllm.errors import TokenizerError
+from jaxllm.pretrained import merges
+
+_PAIRS_OF_FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+
+
+def read(folder: pathlib.Path) -> Tokenizer | None:
+    """Read the tokenizer of a folder, in whichever form it is there; None if in none.
+
+    Raises:
+        TokenizerError: it is damaged, or tokenizes in a way that ours cannot.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        if path.exists():
+            return _from_json(json.loads(path.read_text("utf-8")))
+        for vocabulary, pairs in _PAIRS_OF_FILES:
+            path = folder / vocabulary
+            if path.exists() and (folder / pairs).exists():
+                lines = (folder / pairs).read_text("utf-8").splitlines()
+                # The first line of the pairs is a heading.
+                return _from_vocabulary(
+                    json.loads(path.read_text("utf-8")), [m for m in lines[1:] if m]
+                )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, TokenizerError):
+            raise TokenizerError(f"{path}: {error}") from error
+        raise TokenizerError(f"{path} is no tokenizer's: {error!r}") from error
+    return None
+
+
+def require_fit(tokenizer: Tokenizer, cfg: GPTConfig) -> None:
+    """Raise TokenizerError if an id of the tokenizer is beyond the vocabulary."""
+    if tokenizer.vocab_size > cfg.vocab_size:
+        raise TokenizerError(
+            f"the tokenizer must have at most {cfg.vocab_size} tokens, the model's "
+            f"vocab_size, got {tokenizer.vocab_size}"
+        )
+
+
+def _from_json(data: dict[str, Any]) -> Tokenizer:
+    model = data["model"]
+    if model["type"] != "BPE" or data.get("normalizer") is not None:
+        raise TokenizerError(
+            f"it must be a BPE without normalizer, got {model['type']} "
+            f"and {data.get('normalizer')}"
+        )
+    added = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
+    if data.get("pre_tokenizer") is None and not model["merges"]:
+        characters = "".join(sorted(model["vocab"].keys() - added.keys()))
+        tokenizer = CharTokenizer(characters=characters, special_tokens=added)
+        ids = dict(zip(characters, range(len(characters)), strict=True)) | added
+        if ids != model["vocab"] | added:
+            raise TokenizerError("the ids of characters must be in their order")
+        return tokenizer
+    return _from_vocabulary(
+        model["vocab"],
+        model["merges"],
+        pattern=_pattern(data["pre_tokenizer"]),
+        added=added,
+        whole_pieces=model.get("ignore_merges", False),
+    )
+
+
+def _pattern(pre_tokenizer: dict[str, Any]) -> str:
+    """Find the pattern that cuts text into pieces."""
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    last = steps[-1]
+    if last["type"] == "ByteLevel" and not last["add_prefix_space"]:
+        if len(steps) == 1 and last.get("use_regex", True):
+            return bpe.GPT2_PATTERN
+        cuts, first = len(steps) == 2 and not last.get("use_regex", True), steps[0]
+        if cuts and first["type"] == "Split" and first["behavior"] == "Isolated":
+            return first["pattern"]["Regex"]
+    raise TokenizerError(
+        "its pre_tokenizer must be ByteLevel without add_prefix_space, or cut by one "
+        f"pattern in front of it, got {pre_tokenizer}"
+    )
+
+
+def _from_vocabulary(
+    vocabulary: dict[str, int],
+    pairs: list[str] | list[list[str]],
+    *,
+    pattern: str = bpe.GPT2_PATTERN,
+    added: dict[str, int] | None = None,
+    whole_pieces: bool = False,
+) -> BPETokenizer:
+    """Make a BPE tokenizer whose ranks merge exactly the pairs, in their order.
+
+    Args:
+        added: tokens that are found in the text before it is cut; None for all that
+            are neither a byte nor made by a merge, as <|endoftext|> in GPT-2's files.
+        whole_pieces: whether a piece that is a token needs no merges to become it.
+    """
+    split = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs]
+    wanted = [(merges.unspell(left), merges.unspell(right)) for left, right in split]
+    if added is None:
+        merged = {merges.spell(left + right) for left, right in wanted}
+        added = {
+            token: id
+            for token, id in vocabulary.items()
+            if len(token) > 1 and token not in merged
+        }
+    ranks = {
+        merges.unspell(token): id
+        for token, id in vocabulary.items()
+        if token not in added
+    }
+    if absent := {*bpe.BYTES} - {token[0] for token in ranks if len(token) == 1}:
+        raise TokenizerError(f"every byte must be a token, got none for {min(absent)}")
+    unmerged = len(ranks) - len(bpe.BYTES) - len(wanted)
+    if merges.recover_merges(ranks) != wanted or (unmerged and not whole_pieces):
+        raise TokenizerError("tokens must have ids in the order of their merges")
+    return BPETokenizer(ranks=ranks, special_tokens=added, pattern=pattern)
+
+
+def write(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:
+    """Write the files from which transformers makes the same tokenizer.
+
+    Returns:
+        for each file name its text, or what it holds as JSON.
+
+    Raises:
+        TokenizerError: it is a word tokenizer, which transformers does not have.
+    """
+    special = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+    if isinstance(tokenizer, BPETokenizer):
+        pairs = merges.recover_merges(tokenizer.ranks)
+        lines = [f"{merges.spell(a)} {merges.spell(b)}" for a, b in pairs]
+        vocabulary = {merges.spell(t): i for t, i in tokenizer.ranks.items()}
+        vocabulary |= tokenizer.special_tokens
+        files: dict[str, Any] = {
+            "vocab.json": vocabulary,
+            "merges.txt": "\n".join(["#version: 0.2", *lines, ""]),
+        }
+        unmerged = len(tokenizer.ranks) - len(bpe.BYTES) - len(pairs)
+        steps = {
+            "pre_tokenizer": _pre_tokenizer(tokenizer.pattern),
+            "decoder": _BYTE_LEVEL | {"use_regex": True},
+            "model": _bpe_model(vocabulary, lines, ignore_merges=unmerged > 0),
+        }
+    elif isinstance(tokenizer, CharTokenizer):
+        vocabulary = {c: i for i, c in enumerate(tokenizer.characters)}
+        files = {}
+        steps = {
+            "pre_tokenizer": None,
+            "decoder": {"type": "Fuse"},
+            "model": _bpe_model(vocabulary, [], ignore_merges=False),
+        }
+    else:
+        raise TokenizerError(
+            "transformers needs a bpe or char tokenizer, got one of kind "
+            f"{tokenizer.kind!r}"
+        )
+    files["tokenizer.json"] = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_added_token(name, id) for name, id in special],
+        "normalizer": None,
+        "post_processor": None,
+        **steps,
+    }
+    files["tokenizer_config.json"] = _tokenizer_config(tokenizer, context_length)
+    return files
+
+
+def _pre_tokenizer(pattern: str) -> dict[str, Any]:
+    if pattern == bpe.GPT2_PATTERN:
+        return _BYTE_LEVEL | {"use_regex": True}
+    split = {
+        "type": "Split",
+        # {1,3}+ gives nothing back in tiktoken's engine, but repeats in this one.
+        "pattern": {"Regex": re.sub(r"(\{\d+(,\d*)?\})\+", r"\1", pattern)},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    whole = _BYTE_LEVEL | {"use_regex": False}
+    return {"type": "Sequence", "pretokenizers": [split, whole]}
+
+
+def _bpe_model(
+    vocabulary: dict[str, int], lines: list[str], *, ignore_merges: bool
+) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": ignore_merges,
+        "vocab": vocabulary,
+        "merges": lines,
+    }
+
+
+def _added_token(name: str, id: int) -> dict[str, Any]:
+    plain = {"single_word": False, "lstrip": False, "rstrip": False}
+    return {"id": id, "content": name, **plain, "normalized": False, "special": True}
+
+
+def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        # The generic class takes tokenizer.json as it is.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+    }
+    names = {id: name for name, id in tokenizer.special_tokens.items()}
+    if tokenizer.end_of_text is not None:
+        name = names[tokenizer.end_of_text]
+        config |= {"bos_token": name, "eos_token": name, "pad_token": name}
+    return config
