@@ -1,0 +1,40 @@
+"""The figures of the notes, chapter by chapter."""
+
+from jaxllm.notes.figure import Chapter
+from jaxllm.notes.figures import (
+    chapter_2_tokens,
+    chapter_2_words,
+    chapter_3,
+    chapter_4,
+    chapter_5,
+)
+
+# What the calls stand on; a reader pastes it first.
+PREAMBLE = """\
+import hashlib
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxllm.config import DataConfig, OptimizerConfig, gpt2_config, gpt3_config
+from jaxllm.data import batches, tokenizers, windows, words
+from jaxllm.models import attention, blocks, dropout, embeddings, gpt
+from jaxllm.inference import generate, sampling
+from jaxllm.notes import book, draws, pretraining, stream
+from jaxllm.training import losses, optimizers
+from jaxllm.types import Batch
+"""
+
+CHAPTERS = (
+    Chapter(
+        2,
+        "Text, words, tokens, embeddings",
+        chapter_2_words.FIGURES + chapter_2_tokens.FIGURES,
+        chapter_2_tokens.LEFT_OUT,
+    ),
+    Chapter(3, "Attention", chapter_3.FIGURES, chapter_3.LEFT_OUT),
+    Chapter(4, "The model", chapter_4.FIGURES, chapter_4.LEFT_OUT),
+    Chapter(5, "Pretraining", chapter_5.FIGURES, chapter_5.LEFT_OUT),
+)

@@ -1,0 +1,304 @@
+"""Chapter 5: pretraining, and how a text is continued."""
+
+from jaxllm.notes.figure import Figure, LeftOut, Printed
+
+_UNTRAINED = "params, _ = book.untrained(book.GPT_256)\n"
+_TOY = (
+    _UNTRAINED
+    + "inputs = np.array([[16833, 3626, 6100], [40, 1107, 588]])\n"
+    + "targets = np.array([[3626, 6100, 345], [1107, 588, 11311]])\n"
+    + "logits = gpt.apply(params, inputs, book.GPT_256)\n"
+)
+_CHANCES = (
+    _TOY + "chances = jnp.take_along_axis(jax.nn.softmax(logits), "
+    "targets[..., None], axis=-1)\n"
+)
+_SPLIT = "train, validation = pretraining.split_ids()\n"
+_IN_ORDER = "in_order = DataConfig(batch_size=2, shuffle=False)\n"
+_SCHEDULE = (
+    "cfg = OptimizerConfig(\n"
+    "    learning_rate=1e-3, initial_learning_rate=1e-5, min_learning_rate=1e-5,\n"
+    "    warmup_steps=27, schedule='cosine',\n"
+    ")\n"
+)
+
+
+def _drawn(temperature: float) -> str:
+    return (
+        f"chances = jax.nn.softmax(book.NEXT_WORD / {temperature})\n"
+        "drawn = stream.seed(123).multinomial(np.tile(chances, (1000, 1)))\n"
+        "{book.NEXT_WORDS[i]: int(n) "
+        "for i, n in zip(*np.unique(drawn, return_counts=True))}"
+    )
+
+
+# Step, training loss, validation loss; printed on a CPU, in the book and by every
+# version of its notebook up to PyTorch 2.6.
+_LOG = """
+ 0 9.781 9.933
+ 5 8.111 8.339
+10 6.661 7.048
+15 5.961 6.616
+20 5.726 6.600
+25 5.201 6.348
+30 4.417 6.278
+35 4.069 6.226
+40 3.732 6.160
+45 2.850 6.179
+50 2.427 6.141
+55 2.104 6.134
+60 1.882 6.233
+65 1.320 6.238
+70 0.985 6.242
+75 0.717 6.293
+80 0.541 6.393
+85 0.391 6.452
+""".strip().splitlines()
+
+_SAMPLES = ("Every effort moves you,,,,,,,,,,,,." + " " * 37,)
+
+FIGURES = (
+    Figure(
+        "untrained-greedy",
+        "R",
+        "ch05",
+        _UNTRAINED + 'pretraining.continued(params, "Every effort moves you", 10)',
+        "Every effort moves you rentingetic wasnم refres RexMeCHicular stren",
+    ),
+    Figure(
+        "toy-likeliest",
+        "R",
+        "ch05",
+        _TOY + "logits.argmax(-1)",
+        [[16657, 339, 42826], [49906, 29669, 41751]],
+    ),
+    Figure(
+        "toy-likeliest-text",
+        "R",
+        "ch05",
+        _TOY + 'tokenizers.load("gpt2").decode(logits[0].argmax(-1))',
+        " Armed heNetflix",
+    ),
+    Figure(
+        "toy-target-probabilities",
+        "R",
+        "ch05",
+        _CHANCES + "chances[..., 0]",
+        Printed(
+            "[7.4541e-05 3.1061e-05 1.1563e-05]\n[1.0337e-05 5.6776e-05 4.7559e-06]"
+        ),
+    ),
+    Figure(
+        "toy-log-probabilities",
+        "R",
+        "ch05",
+        _CHANCES + "jnp.log(chances)",
+        Printed("-9.5042 -10.3796 -11.3677 -11.4798 -9.7764 -12.2561"),
+    ),
+    Figure(
+        "toy-loss",
+        "R",
+        "ch05",
+        _TOY + "losses.cross_entropy(logits, targets)[0]",
+        Printed("10.7940"),
+    ),
+    Figure(
+        "toy-perplexity",
+        "R",
+        "ch05",
+        _TOY + "math.exp(losses.cross_entropy(logits, targets)[0])",
+        Printed("48725.82"),
+    ),
+    Figure(
+        "split-characters",
+        "E",
+        "ch05",
+        "int(0.9 * len(book.verdict()))",
+        18431,
+    ),
+    Figure(
+        "split-tokens",
+        "E",
+        "ch05",
+        _SPLIT + "len(train), len(validation)",
+        [4612, 534],
+        "The book cuts the text between characters, here inside a word: 5146 ids in "
+        "all for a text of 5145. jaxllm cuts between tokens.",
+    ),
+    Figure(
+        "split-batches",
+        "E",
+        "ch05",
+        _SPLIT
+        + _IN_ORDER
+        + "[[batch.inputs.shape for batch in batches.training_batches(\n"
+        "    ids, 256, in_order, epochs=1)] for ids in (train, validation)]",
+        [[[2, 256]] * 9, [[2, 256]]],
+    ),
+    Figure(
+        "split-tokens-in-batches",
+        "E",
+        "ch05",
+        _SPLIT + "[256 * windows.window_count(len(ids), 256) "
+        "for ids in (train, validation)]",
+        [4608, 512],
+    ),
+    Figure(
+        "losses-of-a-small-run",
+        "E",
+        "ch05 tests",
+        _SPLIT + "steps = windows.window_count(len(train), 12) // 2\n"
+        "steps, len(range(0, steps, 5))",
+        [192, 39],
+    ),
+    Figure(
+        "initial-training-loss",
+        "R",
+        "ch05",
+        _UNTRAINED
+        + _SPLIT
+        + _IN_ORDER
+        + "each = batches.training_batches(train, 256, in_order, epochs=1)\n"
+        "pretraining.mean_loss(params, each)",
+        Printed("10.98758"),
+    ),
+    Figure(
+        "initial-validation-loss",
+        "R",
+        "ch05",
+        _UNTRAINED
+        + _SPLIT
+        + _IN_ORDER
+        + "each = batches.training_batches(validation, 256, in_order, epochs=1)\n"
+        "pretraining.mean_loss(params, each)",
+        Printed("10.98111"),
+    ),
+    *(
+        Figure(
+            f"losses-step-{step}",
+            "R",
+            "ch05; book, printed for CPU",
+            f"pretraining.losses({step})",
+            Printed(f"{train} {validation}"),
+            "The notebook now shows a log made on Apple's GPU, whose dropout cannot "
+            "be repeated; this is the CPU's."
+            if step == "0"
+            else "",
+            long=int(step) > 0,
+        )
+        for step, train, validation in map(str.split, _LOG)
+    ),
+    *(
+        Figure(
+            f"sample-epoch-{epoch}",
+            "R",
+            "ch05; book, printed for CPU",
+            f"pretraining.sample({epoch})",
+            text,
+            long=True,
+        )
+        for epoch, text in enumerate(_SAMPLES, 1)
+    ),
+    Figure(
+        "pretrained-greedy",
+        "R",
+        "ch05",
+        "pretraining.continued(\n"
+        '    pretraining.pretrained(), "Every effort moves you", 25)',
+        'Every effort moves you know," was one of the axioms he laid down across the '
+        "Sevres and silver of an exquisitely appointed lun",
+        long=True,
+    ),
+    Figure(
+        "pretrained-sampled",
+        "R",
+        "ch05",
+        'gpt2 = tokenizers.load("gpt2")\n'
+        "gpt2.decode(draws.continue_prompt(\n"
+        "    stream.seed(123), pretraining.pretrained(),\n"
+        '    gpt2.encode("Every effort moves you"), book.GPT_256,\n'
+        "    max_new_tokens=15, temperature=1.4, top_k=25))",
+        "Every effort moves you stand to work on surprise, a one of us had gone with "
+        "random-",
+        long=True,
+    ),
+    Figure(
+        "next-word-greedy",
+        "E",
+        "ch05",
+        "book.NEXT_WORDS[int(jnp.argmax(book.NEXT_WORD))]",
+        "forward",
+    ),
+    Figure(
+        "next-word-top-3",
+        "E",
+        "ch05",
+        "jax.lax.top_k(book.NEXT_WORD, 3)",
+        Printed("[6.75 6.28 4.51] [3 7 0]"),
+    ),
+    Figure(
+        "next-word-top-3-probabilities",
+        "E",
+        "ch05",
+        "jax.nn.softmax(sampling.keep_top_k(book.NEXT_WORD, 3))",
+        Printed("0.0615 0 0 0.5775 0 0 0 0.3610 0"),
+        "The book's generate compares logits with a threshold of shape (B,), which is "
+        "right for one row only; keep_top_k has a threshold per row.",
+    ),
+    Figure(
+        "next-word-pizza-at-5",
+        "E",
+        "ch05",
+        "chosen = sampling.Sampling(temperature=5.0)\n"
+        "jax.nn.softmax(sampling.filtered(book.NEXT_WORD, chosen))"
+        '[book.NEXT_WORDS.index("pizza")]',
+        Printed("0.0430"),
+    ),
+    Figure(
+        "next-word-drawn-1000-times",
+        "R",
+        "ch05",
+        _drawn(1.0),
+        {"closer": 73, "forward": 582, "inches": 2, "toward": 343},
+    ),
+    Figure(
+        "next-word-drawn-at-0.1",
+        "R",
+        "ch05",
+        _drawn(0.1),
+        {"forward": 985, "toward": 15},
+    ),
+    Figure(
+        "schedule-warmup-steps",
+        "E",
+        "appendix D",
+        _SPLIT + "steps = 15 * (windows.window_count(len(train), 256) // 2)\n"
+        "steps, int(0.2 * steps)",
+        [135, 27],
+    ),
+    Figure(
+        "schedule",
+        "E",
+        "appendix D",
+        _SCHEDULE + "rate = optimizers.learning_rate_schedule(cfg, total_steps=135)\n"
+        "[rate(step) for step in (0, 1, 26, 27, 81, 134)]",
+        Printed("1e-05 4.667e-05 9.6333e-04 1e-03 5.05e-04 1.021e-05"),
+        "The book clips gradients from the step behind the warm-up's end on; jaxllm "
+        "always clips, or never.",
+    ),
+)
+
+LEFT_OUT = (
+    LeftOut(
+        "log-on-apple-gpu",
+        "R",
+        "ch05, the notebook of today: 9.817/9.924 ... 0.569/6.373",
+        "dropout on Apple's GPU cannot be repeated, not even by PyTorch",
+    ),
+    LeftOut(
+        "log-of-appendix-d",
+        "R",
+        "appendix D: 10.969/10.938 ... 1.312/6.158",
+        "printed on Apple's GPU, whose dropout cannot be repeated",
+    ),
+)

@@ -1,0 +1,84 @@
+"""The table of figures in, results out: what the notes printed, and what came here."""
+
+import dataclasses
+import fnmatch
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from jaxllm.errors import ConfigError, DataError
+from jaxllm.notes import figure, figures
+
+Verdict = Literal["holds", "differs", "not checked"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of a figure."""
+
+    figure: figure.Figure
+    verdict: Verdict
+    got: str
+    """The value, in the figure's own digits; or why there is none."""
+    seconds: float
+
+
+def check(chosen: Iterable[figure.Figure]) -> Iterator[Result]:
+    """Recompute figures, one after the other.
+
+    A figure whose text is not on this machine is not checked; any other error is one
+    of the library, and a figure that differs.
+    """
+    names = namespace()
+    for row in chosen:
+        start = time.perf_counter()
+        verdict: Verdict
+        try:
+            value = figure.compute(row, names)
+        except DataError as error:
+            verdict, got = "not checked", str(error)
+        except Exception as error:
+            verdict, got = "differs", f"{type(error).__name__}: {error}"
+        else:
+            verdict = "holds" if figure.agrees(row, value) else "differs"
+            got = figure.show(row, value)
+        yield Result(row, verdict, got, time.perf_counter() - start)
+
+
+def namespace() -> dict[str, Any]:
+    """Import what the preamble of the figures imports."""
+    names: dict[str, Any] = {}
+    exec(figures.PREAMBLE, names)
+    return names
+
+
+def select(
+    *, chapter: int | None = None, name: str | None = None, long: bool = False
+) -> list[tuple[figures.Chapter, list[figure.Figure]]]:
+    """Choose figures: of a chapter, by name or pattern, with or without the long ones.
+
+    A figure that is named is chosen however long it takes.
+
+    >>> [(chapter, rows)] = select(name="verdict-tokens")
+    >>> chapter.number, len(rows)
+    (2, 1)
+    """
+    numbers = [part.number for part in figures.CHAPTERS]
+    if chapter is not None and chapter not in numbers:
+        known = ", ".join(map(str, numbers))
+        raise ConfigError(f"chapter must be one of {known}, got {chapter}")
+    chosen = [
+        (part, [row for row in part.figures if _wanted(row, name, long)])
+        for part in figures.CHAPTERS
+        if chapter in (None, part.number)
+    ]
+    chosen = [(part, rows) for part, rows in chosen if rows]
+    if not chosen:
+        raise ConfigError(f"no figure is called {name!r}; docs/notes.md names them all")
+    return chosen
+
+
+def _wanted(row: figure.Figure, name: str | None, long: bool) -> bool:
+    if name is None:
+        return long or not row.long
+    return fnmatch.fnmatchcase(row.name, name)
