@@ -42,6 +42,15 @@ _GONE = -2  # stands where the second part of a merged pair was
 _BATCH = 1 << 20  # characters that a counting process is handed at a time
 
 
+def split(text: str, pattern: str = GPT2_PATTERN) -> Iterator[str]:
+    """Cut text into the pieces that no token crosses.
+
+    >>> list(split("It's 9 o'clock."))
+    ['It', "'s", ' 9', ' o', "'", 'clock', '.']
+    """
+    return map(operator.methodcaller("group"), regex.finditer(pattern, text))
+
+
 def count_pieces(
     texts: Iterable[str], pattern: str = GPT2_PATTERN, *, processes: int = 1
 ) -> collections.Counter[str]:
@@ -176,15 +185,11 @@ def encode_utf8(text: str) -> bytes:
         ) from None
 
 
-_matched = operator.methodcaller("group")
-
-
 def _count_batch(work: tuple[str, list[str]]) -> collections.Counter[str]:
     pattern, texts = work
-    find = regex.compile(pattern).finditer
     counts = collections.Counter[str]()
     for text in texts:
-        pieces = collections.Counter(map(_matched, find(text)))
+        pieces = collections.Counter(split(text, pattern))
         if sum(len(piece) * n for piece, n in pieces.items()) != len(text):
             missed = regex.sub(pattern, "", text)
             raise TokenizerError(

@@ -12,16 +12,15 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import regex
 import tiktoken
 import tiktoken.load
 
 from jaxllm.config import TokenizerConfig
-from jaxllm.data import bpe, gpt2_merges, words
+from jaxllm.data import bpe, disk, gpt2_merges, words
 from jaxllm.data.text_tokenizers import (
     FILE_VERSION,
     CharTokenizer,
@@ -72,20 +71,17 @@ class BPETokenizer(Tokenizer):
         try:
             ids = self.encoding.encode_to_numpy(text, disallowed_special=())
         except ValueError:
-            # tiktoken's regex engine gives up on a million blanks in a row.
-            return self._encode_pieces(regex.findall(self.pattern, text))
+            # tiktoken's regex engine gives up on a million blanks in a row, so we cut
+            # the text for it, and its pattern is one that takes a piece as it is.
+            whole = tiktoken.Encoding(
+                "pieces",
+                pat_str=r"(?s:.)+",
+                mergeable_ranks=self.ranks,
+                special_tokens={},
+            )
+            pieces = bpe.split(text, self.pattern)
+            ids = np.concatenate([whole.encode_to_numpy(piece) for piece in pieces])
         return ids.astype(np.int32)
-
-    def _encode_pieces(self, pieces: Iterable[str]) -> np.ndarray:
-        whole = tiktoken.Encoding(
-            "pieces",
-            pat_str=r"(?s:.)+",
-            mergeable_ranks=self.ranks,
-            special_tokens={},
-        )
-        return np.concatenate(
-            [whole.encode_ordinary(p) for p in pieces], dtype=np.int32
-        )
 
     def encode_bytes(self, data: bytes) -> np.ndarray:
         """Turn any bytes into ids; those that are not UTF-8 become one id each.
@@ -148,21 +144,39 @@ def learn(
     >>> learn(["a rose is a rose"], TokenizerConfig(kind="word")).encode("a red rose")
     array([0, 4, 2], dtype=int32)
     """
-    texts = [texts] if isinstance(texts, str) else texts
+    texts = _some([texts] if isinstance(texts, str) else texts)
     if config.kind == "bpe":
+        smallest = len(bpe.BYTES) + 1
+        if config.vocab_size < smallest:
+            raise TokenizerError(
+                f"vocab_size must be >= {smallest}, the bytes and {words.END_OF_TEXT}, "
+                f"got {config.vocab_size}"
+            )
         counts = bpe.count_pieces(texts, processes=processes)
         ranks = bpe.learn_ranks(counts, config.vocab_size - 1)
         return BPETokenizer(ranks=ranks, special_tokens={words.END_OF_TEXT: len(ranks)})
     if config.kind == "char":
-        return CharTokenizer(characters="".join(sorted(set().union(*texts))))
+        characters = {character for text in texts for character in set(text)}
+        return CharTokenizer(characters="".join(sorted(characters)))
     if config.kind == "word":
-        tokens = {token for text in texts for token in words.split(text)}
         special = [words.END_OF_TEXT, words.UNKNOWN]
+        tokens = {
+            t for text in texts for t in words.split(text, special_tokens=special)
+        }
         tokenizer = WordTokenizer(vocabulary=tuple(sorted(tokens - {*special})))
         return add_special_tokens(tokenizer, special)
     raise TokenizerError(
         f"kind must be bpe, char or word to learn, got {config.kind!r}"
     )
+
+
+def _some(texts: Iterable[str]) -> Iterator[str]:
+    empty = True
+    for text in texts:
+        empty = empty and not text
+        yield text
+    if empty:
+        raise TokenizerError("there must be text to learn from, got none")
 
 
 def load(name_or_path: str | os.PathLike[str]) -> Tokenizer:
@@ -187,37 +201,31 @@ def load(name_or_path: str | os.PathLike[str]) -> Tokenizer:
     if path.is_file():
         return _read(path)
     if name in _KINDS:
-        raise TokenizerError(
-            f"{name!r} must be learned from a text or read from a file"
-        )
-    near = difflib.get_close_matches(name, names, n=1) or names
+        raise TokenizerError(f"a {name} tokenizer must be learned, or read from a file")
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"names are {', '.join(names)}"
     raise TokenizerError(
-        f"a tokenizer must be a name or a saved file, got {name!r}; "
-        f"did you mean {' or '.join(map(repr, near))}?"
+        f"a tokenizer must be a name or a saved file, got {name!r}; {hint}"
     )
 
 
 def save(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
     """Write a tokenizer into one JSON file, whole or not at all."""
     data = tokenizer.to_json() | {"hash": tokenizer.hash}
-    target = pathlib.Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise TokenizerError(f"cannot write {target}: {error.strerror}") from error
+    with disk.atomic_writer(path) as file:
+        file.write(json.dumps(data, indent=1).encode() + b"\n")
 
 
 _KINDS = {cls.kind: cls for cls in (BPETokenizer, CharTokenizer, WordTokenizer)}
 
 
 def _read(path: pathlib.Path) -> Tokenizer:
+    with disk.explain_refusal("read", path):
+        content = path.read_bytes()
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(content)
         kind, version, digest = (data.pop(key) for key in ("kind", "version", "hash"))
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise TokenizerError(f"{path} must be a tokenizer saved by jaxllm") from error
     if kind not in _KINDS or version != FILE_VERSION:
         raise TokenizerError(
