@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -29,7 +30,7 @@ def simple_attention(x: Array) -> tuple[Array, Array]:
       context (T, D) and weights (T, T); each row of the weights sums to 1.
 
     >>> context, weights = simple_attention(jnp.eye(2))
-    >>> print(weights.round(3))
+    >>> print(np.asarray(weights).round(3))
     [[0.731 0.269]
      [0.269 0.731]]
     """
@@ -52,7 +53,7 @@ def self_attention(
       context (..., T, H) and weights (..., T, T).
 
     >>> context, _ = self_attention(jnp.eye(2), *3 * [jnp.eye(2)])
-    >>> print(context.round(3))
+    >>> print(np.asarray(context).round(3))
     [[0.67 0.33]
      [0.33 0.67]]
     """
@@ -79,7 +80,7 @@ def causal_attention(
       context (..., T, H) and weights (..., T, T), after dropout.
 
     >>> _, weights = causal_attention(jnp.eye(2), *3 * [jnp.eye(2)])
-    >>> print(weights.round(3))
+    >>> print(np.asarray(weights).round(3))
     [[1.   0.  ]
      [0.33 0.67]]
     """

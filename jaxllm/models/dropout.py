@@ -6,6 +6,7 @@ recorded run, another generator) can hand them over.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jaxllm.types import Array
 
 # None, a random key, a boolean mask (True = keep), or nested dicts of such masks.
-Noise = Array | Mapping[str, "Noise"] | None
+Noise = Any
 
 
 def dropout(x: Array, rate: float, noise: Noise) -> Array:

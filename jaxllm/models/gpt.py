@@ -6,6 +6,7 @@ depth, and `cfg.unroll` trades it back without another layout.
 """
 
 import math
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -72,11 +73,12 @@ class GPT(nn.Module):
         if self.cfg.remat == "block":
             # Inside a loop nothing can merge the two computations, so no barrier.
             block = nn.remat(Block, prevent_cse=False)
+        per_layer_or_shared: Any = (0, 0, nn.broadcast)  # layer, noise, where
         return nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, 0, nn.broadcast),
+            in_axes=per_layer_or_shared,
             length=self.cfg.n_layers,
             unroll=self.cfg.unroll,
         )(self.cfg, self.traced, name="blocks")
@@ -94,7 +96,20 @@ def init_params(key: Array, cfg: GPTConfig) -> Params:
     >>> params["blocks"]["attention"]["query"]["kernel"].shape
     (3, 6, 2, 3)
     """
-    return GPT(cfg).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    variables: Any = GPT(cfg).init(key, jnp.zeros((1, 1), jnp.int32))
+    return variables["params"]
+
+
+@overload
+def hidden_states(
+    params: Params, tokens: Array, cfg: GPTConfig, *, key: Noise = None
+) -> tuple[Array, None]: ...
+
+
+@overload
+def hidden_states(
+    params: Params, tokens: Array, cfg: GPTConfig, *, cache: Cache, key: Noise = None
+) -> tuple[Array, Cache]: ...
 
 
 def hidden_states(
@@ -119,7 +134,8 @@ def hidden_states(
     Returns:
       hidden states (B, T, D) in cfg.dtype, after the final norm, and the cache.
     """
-    hidden, cache, _ = GPT(cfg).apply({"params": params}, tokens, cache, key)
+    results: Any = GPT(cfg).apply({"params": params}, tokens, cache, key)
+    hidden, cache, _ = results
     return hidden, cache
 
 
@@ -151,7 +167,8 @@ def trace(params: Params, tokens: Array, cfg: GPTConfig) -> dict:
       residual_norm (L + 1, B, T), its length in front of and behind each block;
       hidden (B, T, D) after the final norm; logits (B, T, V).
     """
-    _, _, inside = GPT(cfg, traced=True).apply({"params": params}, tokens)
+    results: Any = GPT(cfg, traced=True).apply({"params": params}, tokens)
+    _, _, inside = results
     stream = jnp.concatenate([inside["embedded"][None], inside["blocks"]["after_mlp"]])
     inside["residual_norm"] = jnp.linalg.norm(stream.astype(jnp.float32), axis=-1)
     inside["logits"] = unembed(params, inside["hidden"], cfg)

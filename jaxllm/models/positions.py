@@ -41,7 +41,8 @@ def rotate(x: Array, positions: Array) -> Array:
       x: (B, T, N, H) queries or keys, H even.
       positions: (B or 1, T) integers.
 
-    >>> print(rotate(jnp.ones((1, 2, 1, 2)), jnp.array([[0, 1]]))[0, :, 0].round(3))
+    >>> turned = rotate(jnp.ones((1, 2, 1, 2)), jnp.array([[0, 1]]))
+    >>> print(np.asarray(turned)[0, :, 0].round(3))
     [[ 1.     1.   ]
      [-0.301  1.382]]
     """
