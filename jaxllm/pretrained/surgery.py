@@ -1,0 +1,71 @@
+"""Parameters and a config in, those of a slightly different model out."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxllm.config import GPTConfig
+from jaxllm.errors import ConfigError
+from jaxllm.types import Array, Params
+
+# Of the rows' own standard deviation: enough for two rows to become different words.
+_NOISE = 0.01
+
+
+def resize_vocabulary(
+    params: Params, cfg: GPTConfig, vocab_size: int, *, key: Array
+) -> tuple[Params, GPTConfig]:
+    """Add rows to the embedding and the head for added tokens, or cut the last ones off.
+
+    An added row is the mean of all rows plus a little noise. The mean gives the token
+    the mean of all logits, so that a model that was trained never takes it for likely;
+    a random row, or zeros among logits that are all negative, would win every time
+    (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
+
+    >>> cfg = GPTConfig(vocab_size=2)
+    >>> params = {"token_embedding": {"embedding": jnp.array([[1.0, 5.0], [3.0, 5.0]])}}
+    >>> params, cfg = resize_vocabulary(params, cfg, 3, key=jax.random.key(0))
+    >>> cfg.vocab_size, params["token_embedding"]["embedding"][2].round(1).tolist()
+    (3, [2.0, 5.0])
+    """
+    if vocab_size < 1:
+        raise ConfigError(f"vocab_size must be >= 1, got {vocab_size}")
+    tables = {"token_embedding", "head"} & params.keys()
+    keys = dict(zip(sorted(tables), jax.random.split(key, len(tables)), strict=True))
+    resized = {
+        name: {"embedding": _resize(params[name]["embedding"], vocab_size, keys[name])}
+        for name in tables
+    }
+    return params | resized, dataclasses.replace(cfg, vocab_size=vocab_size)
+
+
+def _resize(table: Array, rows: int, key: Array) -> Array:
+    mean, deviation = table.mean(0, keepdims=True), table.std(0, keepdims=True)
+    shape = (max(rows - table.shape[0], 0), table.shape[1])
+    noise = _NOISE * deviation * jax.random.normal(key, shape)
+    return jnp.concatenate([table[:rows], mean + noise])
+
+
+def add_qkv_bias(params: Params, cfg: GPTConfig) -> tuple[Params, GPTConfig]:
+    """Give query, key and value the biases that GPT-2 has, all zero.
+
+    No logit changes; the model can then be saved as a GPT-2.
+
+    >>> kernels = {name: {"kernel": jnp.ones((3, 4, 2, 2))} for name in ("query", "key")}
+    >>> kernels |= {"value": {"kernel": jnp.ones((3, 4, 2, 2))}}
+    >>> params, _ = add_qkv_bias(
+    ...     {"blocks": {"attention": kernels}}, GPTConfig(qkv_bias=False))
+    >>> params["blocks"]["attention"]["key"]["bias"].shape
+    (3, 2, 2)
+    """
+    if cfg.qkv_bias:
+        return params, cfg
+    attention = params["blocks"]["attention"]
+    biased = {
+        name: attention[name]
+        | {"bias": jnp.zeros_like(attention[name]["kernel"][:, 0])}
+        for name in ("query", "key", "value")
+    }
+    blocks = params["blocks"] | {"attention": attention | biased}
+    return params | {"blocks": blocks}, dataclasses.replace(cfg, qkv_bias=True)
