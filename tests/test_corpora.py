@@ -143,6 +143,7 @@ def test_a_file_that_is_no_text_is_an_error(tmp_path, content, message):
         ("a.jsonl", b"[1]", r"line 1 .* JSON object, got '\[1\]'"),
         ("a.jsonl", b'{"text": 5}', "'text' must hold text, got 5"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}', "byte offset 24"),
+        ("a.jsonl", b'{"text": "\\ud83d"}', "half a surrogate pair"),
         ("a.txt.gz", gzip.compress(b"text" * 99)[:-5], "ends before"),
         ("a.txt.gz", b"no gzip", "damaged"),
         ("a.txt.zst", zstandard.compress(bytes(range(1, 128)) * 9)[:-2], "ends before"),

@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from jaxllm.errors import DataError
 
@@ -86,3 +87,22 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     """Compute the sha256 of a file's content, in hex."""
     with explain_refusal("read", path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    with explain_refusal("read", path):
+        text = path.read_bytes()
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path} must be JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path} must hold a JSON object, got {value!r}")
+    return value
+
+
+def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    with atomic_writer(path) as file:
+        file.write(json.dumps(value, indent=1).encode() + b"\n")

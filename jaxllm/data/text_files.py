@@ -164,7 +164,16 @@ def _checked_text(value: object, column: str, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise DataError(f"column {column!r} must hold text, got {value!r} in {where}")
+    if _SURROGATE.search(value):
+        raise DataError(
+            f"column {column!r} must hold Unicode text, {where} has half a surrogate "
+            "pair"
+        )
     return value
+
+
+# JSON can write half of a UTF-16 pair, which no encoding of text can.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -4,6 +4,8 @@ Window i starts at token i * stride; its targets are its inputs one token later.
 starts are range(0, n_ids - max_length, stride), so every target exists.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -52,16 +54,18 @@ def sliding_windows(
     return rows[:-1:stride], rows[1::stride]
 
 
-def read_windows(ids: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+def read_windows(ids: Any, starts: np.ndarray, length: int) -> np.ndarray:
     """Copy the windows ids[s : s + length] for s in starts: (len(starts), length).
 
-    Only the pages under these windows of a memory map are read.
+    Of a memory map or a split of a token store, only these windows are read.
 
     >>> read_windows(np.arange(10, 18), np.array([4, 0]), 3)
     array([[14, 15, 16],
            [10, 11, 12]])
     """
-    return sliding_window_view(ids, length)[starts]
+    if isinstance(ids, np.ndarray):
+        return sliding_window_view(ids, length)[starts]
+    return ids.windows(starts, length)
 
 
 def require_window(n_ids: int, max_length: int) -> None:
