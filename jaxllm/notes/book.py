@@ -91,6 +91,11 @@ def untrained(cfg: GPTConfig, seed: int = 123) -> tuple[Params, stream.Stream]:
     return params, copy.deepcopy(draws_left)
 
 
+def forget() -> None:
+    """Let go of the model that `untrained` keeps for the next call."""
+    _drawn.cache_clear()
+
+
 @functools.lru_cache(maxsize=1)
 def _drawn(cfg: GPTConfig, seed: int) -> tuple[Params, stream.Stream]:
     source = stream.seed(seed)

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import decimal
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -75,11 +76,7 @@ class Printed:
         values, printed = flat(got), _NUMBER.findall(self.text)
         if len(values) != len(printed):
             return False
-        return all(
-            abs(decimal.Decimal(_like(text, value)) - decimal.Decimal(text))
-            <= _unit(text)
-            for text, value in zip(printed, values, strict=True)
-        )
+        return all(map(_close, printed, values))
 
     def like(self, got: Any) -> str:
         """Print the numbers of `got` with the digits and brackets of these."""
@@ -89,12 +86,16 @@ class Printed:
         following = iter(values)
         return _NUMBER.sub(lambda m: _like(m.group(), next(following)), self.text)
 
-    def __str__(self) -> str:
-        return self.text
-
 
 _ZERO = decimal.Decimal(0)
 _NUMBER = re.compile(r"-?\d*\.?\d+(?:e[+-]?\d+)?")
+
+
+def _close(text: str, value: float) -> bool:
+    if not math.isfinite(value):
+        return False
+    rounded = decimal.Decimal(_like(text, value))
+    return abs(rounded - decimal.Decimal(text)) <= _unit(text)
 
 
 def _unit(text: str) -> decimal.Decimal:
@@ -108,6 +109,15 @@ def _like(text: str, value: float) -> str:
     mantissa, e, _ = text.partition("e")
     places = len(mantissa.partition(".")[2])
     return f"{value:.{places}{'e' if e else 'f'}}"
+
+
+def ids(text: str) -> list[int]:
+    """Read whole numbers that stand in a row.
+
+    >>> ids("15496 11 314 716")
+    [15496, 11, 314, 716]
+    """
+    return [int(number) for number in text.split()]
 
 
 def plain(value: Any) -> Any:
@@ -147,11 +157,13 @@ def agrees(figure: Figure, got: Any) -> bool:
     return plain(got) == plain(figure.expected)
 
 
-def show(figure: Figure, got: Any) -> str:
-    """Write a value in the way in which the figure was printed."""
+def show(figure: Figure, value: Any) -> str:
+    """Write a value, or what was expected, in the way in which it was printed."""
+    if isinstance(value, Printed):
+        return value.text
     if isinstance(figure.expected, Printed):
-        return figure.expected.like(got)
-    return repr(plain(got))
+        return figure.expected.like(value)
+    return repr(plain(value))
 
 
 def compute(figure: Figure, names: Mapping[str, Any]) -> Any:

@@ -75,6 +75,11 @@ def pretrained() -> Params:
     return _first(lambda line: isinstance(line, Finished)).params
 
 
+def forget() -> None:
+    """Let go of the run that is kept; the next line asked for begins another."""
+    _lines.cache_clear()
+
+
 def split_ids() -> tuple[np.ndarray, np.ndarray]:
     """Cut the story behind nine tenths of its characters, and encode both parts."""
     tokenizer, text = tokenizers.load("gpt2"), book.verdict()

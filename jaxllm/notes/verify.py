@@ -18,18 +18,21 @@ class Result:
 
     figure: figure.Figure
     verdict: Verdict
+    expected: str
     got: str
     """The value, in the figure's own digits; or why there is none."""
     seconds: float
 
 
-def check(chosen: Iterable[figure.Figure]) -> Iterator[Result]:
-    """Recompute figures, one after the other.
+def check(
+    chosen: Iterable[figure.Figure], names: dict[str, Any] | None = None
+) -> Iterator[Result]:
+    """Recompute figures, one after the other, on what the preamble imports.
 
     A figure whose text is not on this machine is not checked; any other error is one
     of the library, and a figure that differs.
     """
-    names = namespace()
+    names = namespace() if names is None else names
     for row in chosen:
         start = time.perf_counter()
         verdict: Verdict
@@ -42,7 +45,8 @@ def check(chosen: Iterable[figure.Figure]) -> Iterator[Result]:
         else:
             verdict = "holds" if figure.agrees(row, value) else "differs"
             got = figure.show(row, value)
-        yield Result(row, verdict, got, time.perf_counter() - start)
+        expected = figure.show(row, row.expected)
+        yield Result(row, verdict, expected, got, time.perf_counter() - start)
 
 
 def namespace() -> dict[str, Any]:

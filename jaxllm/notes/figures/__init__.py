@@ -3,6 +3,7 @@
 from jaxllm.notes.figure import Chapter
 from jaxllm.notes.figures import (
     chapter_2_tokens,
+    chapter_2_windows,
     chapter_2_words,
     chapter_3,
     chapter_4,
@@ -31,8 +32,8 @@ CHAPTERS = (
     Chapter(
         2,
         "Text, words, tokens, embeddings",
-        chapter_2_words.FIGURES + chapter_2_tokens.FIGURES,
-        chapter_2_tokens.LEFT_OUT,
+        chapter_2_words.FIGURES + chapter_2_tokens.FIGURES + chapter_2_windows.FIGURES,
+        chapter_2_tokens.LEFT_OUT + chapter_2_windows.LEFT_OUT,
     ),
     Chapter(3, "Attention", chapter_3.FIGURES, chapter_3.LEFT_OUT),
     Chapter(4, "The model", chapter_4.FIGURES, chapter_4.LEFT_OUT),

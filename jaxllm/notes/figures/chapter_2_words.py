@@ -1,6 +1,6 @@
-"""Chapter 2, first half: the text, and its words."""
+"""Chapter 2, first part: the text, and its words."""
 
-from jaxllm.notes.figure import Figure
+from jaxllm.notes.figure import Figure, ids
 
 _VOCABULARY = "vocabulary = words.build_vocabulary(words.split(book.verdict()))\n"
 _WITH_SPECIALS = (
@@ -8,17 +8,10 @@ _WITH_SPECIALS = (
     "vocabulary = words.build_vocabulary(words.split(book.verdict()), specials)\n"
 )
 _TEA = '"Hello, do you like tea? <|endoftext|> In the sunlit terraces of the palace."'
-_TEA_IDS = [1131, 5, 355, 1126, 628, 975, 10, 1130]
-_TEA_IDS += [55, 988, 956, 984, 722, 988, 1131, 7]
+_TEA_IDS = ids("1131 5 355 1126 628 975 10 1130 55 988 956 984 722 988 1131 7")
 
 FIGURES = (
-    Figure(
-        "verdict-characters",
-        "E",
-        "ch02/01",
-        "len(book.verdict())",
-        20479,
-    ),
+    Figure("verdict-characters", "E", "ch02/01", "len(book.verdict())", 20479),
     Figure(
         "verdict-sha256",
         "E",
@@ -83,11 +76,7 @@ FIGURES = (
         "Hello , world . Is this -- a test ?".split(),
     ),
     Figure(
-        "verdict-words",
-        "E",
-        "ch02; seed 001",
-        "len(words.split(book.verdict()))",
-        4690,
+        "verdict-words", "E", "ch02; seed 001", "len(words.split(book.verdict()))", 4690
     ),
     Figure(
         "verdict-first-words",
@@ -110,7 +99,7 @@ FIGURES = (
         "seed 001, its first tokenizer",
         'tokens = words.split(book.verdict(), pattern=r"""([,.?_!"()\']|--|\\s)""")\n'
         "len(tokens), len(set(tokens))",
-        [4649, 1159],
+        ids("4649 1159"),
         "The seed's pattern lacks `:` and `;`, so that `Carlo;` is a word, and a "
         "vocabulary built with the book's pattern fails on it. Here one pattern serves "
         "vocabulary, encoding and decoding: 4690 and 1130.",
@@ -128,7 +117,7 @@ FIGURES = (
         "ch02 cell 39",
         _VOCABULARY
         + 'words.encode("A Ah Burlington Gisburn HAD Her Hermia".split(), vocabulary)',
-        [11, 12, 21, 38, 44, 49, 50],
+        ids("11 12 21 38 44 49 50"),
     ),
     Figure(
         "vocabulary-with-specials",
@@ -160,8 +149,7 @@ FIGURES = (
         + "line = '''\"It's the last he painted, you know,\" Mrs. Gisburn said with "
         "pardonable pride.'''\n"
         "words.encode(words.split(line), vocabulary)",
-        [1, 56, 2, 850, 988, 602, 533, 746, 5, 1126, 596, 5]
-        + [1, 67, 7, 38, 851, 1108, 754, 793, 7],
+        ids("1 56 2 850 988 602 533 746 5 1126 596 5 1 67 7 38 851 1108 754 793 7"),
     ),
     Figure(
         "tokenizer-v1-decode",

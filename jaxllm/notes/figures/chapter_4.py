@@ -3,10 +3,10 @@
 from jaxllm.notes.figure import Figure, LeftOut, Printed
 
 _SIZES = {
-    "small": ("124M", 163_009_536, 124_412_160, "621.83", "5.1e+11"),
-    "medium": ("355M", 406_212_608, 354_749_440, "1549.58", "1.4e+12"),
-    "large": ("774M", 838_220_800, 773_891_840, "3197.56", "3.2e+12"),
-    "xl": ("1558M", 1_637_792_000, 1_557_380_800, "6247.68", "6.4e+12"),
+    "small": ("124M", 163_009_536, 124_412_160, "621.83"),
+    "medium": ("355M", 406_212_608, 354_749_440, "1549.58"),
+    "large": ("774M", 838_220_800, 773_891_840, "3197.56"),
+    "xl": ("1558M", 1_637_792_000, 1_557_380_800, "6247.68"),
 }
 _BIASED = {
     "small": (163_037_184, 124_439_808),
@@ -32,17 +32,13 @@ def _count(size: str, changes: str) -> str:
 
 
 def _counts(name: str) -> tuple[Figure, ...]:
-    size, untied, tied, megabytes, flops = _SIZES[name]
+    size, untied, tied, megabytes = _SIZES[name]
     untied_biased, tied_biased = _BIASED[name]
     both = "qkv_bias=False, tied_head=False"
     return (
         Figure(f"parameters-{name}", "E", "ch04", _count(size, both), untied),
         Figure(
-            f"parameters-{name}-tied",
-            "E",
-            "ch04",
-            _count(size, "qkv_bias=False"),
-            tied,
+            f"parameters-{name}-tied", "E", "ch04", _count(size, "qkv_bias=False"), tied
         ),
         Figure(
             f"megabytes-{name}",
@@ -185,13 +181,7 @@ FIGURES = (
         "book.dummy_logits()[0, 0, np.array([0, 1, 2, -3, -2, -1])]",
         Printed("-1.2034 0.3201 -0.7130 ... -1.5548 -0.2390 -0.4667"),
     ),
-    Figure(
-        "logits-shape",
-        "E",
-        "ch04",
-        _TRAINED_MODE + "logits.shape",
-        [2, 4, 50257],
-    ),
+    Figure("logits-shape", "E", "ch04", _TRAINED_MODE + "logits.shape", [2, 4, 50257]),
     Figure(
         "logits-first",
         "R",

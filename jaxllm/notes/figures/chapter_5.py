@@ -109,13 +109,7 @@ FIGURES = (
         _TOY + "math.exp(losses.cross_entropy(logits, targets)[0])",
         Printed("48725.82"),
     ),
-    Figure(
-        "split-characters",
-        "E",
-        "ch05",
-        "int(0.9 * len(book.verdict()))",
-        18431,
-    ),
+    Figure("split-characters", "E", "ch05", "int(0.9 * len(book.verdict()))", 18431),
     Figure(
         "split-tokens",
         "E",

@@ -1,0 +1,181 @@
+"""The figures of the notes, and the table, the page and the command that show them."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from jaxllm.cli import verify as verify_command
+from jaxllm.config import GPTConfig
+from jaxllm.errors import ConfigError
+from jaxllm.models import gpt
+from jaxllm.notes import book, draws, figure, figures, page, pretraining, stream, verify
+
+ALL = [row for chapter in figures.CHAPTERS for row in chapter.figures]
+LEFT_OUT = [row for chapter in figures.CHAPTERS for row in chapter.left_out]
+
+TINY = GPTConfig(
+    vocab_size=11,
+    context_length=6,
+    emb_dim=8,
+    n_heads=2,
+    n_layers=3,
+    drop_rate=0.2,
+    qkv_bias=False,
+    tied_head=False,
+    init="pytorch",
+)
+
+
+@pytest.fixture(scope="module")
+def names(data_dir):
+    """What the figures' lines stand on; the big models are let go at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXLLM_DATA", str(data_dir))
+        yield verify.namespace()
+    book.forget()
+    pretraining.forget()
+
+
+def marked(row):
+    return pytest.param(row, id=row.name, marks=[pytest.mark.long] * row.long)
+
+
+@pytest.mark.parametrize("row", map(marked, ALL))
+def test_figure_holds(row, names, real_file):
+    if "verdict" in row.call or "pretraining" in row.call:
+        real_file("the-verdict.txt")
+    value = figure.compute(row, names)
+    assert figure.agrees(row, value), figure.show(row, value)
+
+
+# The table.
+
+
+def test_names_are_different_and_can_be_typed():
+    every = [row.name for row in ALL + LEFT_OUT]
+    assert len(set(every)) == len(every)
+    assert all(name == name.lower() and " " not in name for name in every)
+
+
+def test_figures_are_chosen_by_chapter_name_and_length():
+    quick = [row for _, rows in verify.select() for row in rows]
+    assert quick == [row for row in ALL if not row.long]
+    assert [row for _, rows in verify.select(long=True) for row in rows] == ALL
+    [(chapter, rows)] = verify.select(chapter=3)
+    assert (chapter.number, len(rows)) == (3, len(chapter.figures))
+    [(_, rows)] = verify.select(name="losses-step-8*")
+    assert [row.name for row in rows] == ["losses-step-80", "losses-step-85"]
+
+
+@pytest.mark.parametrize("choice", [{"chapter": 99}, {"name": "no-such-figure"}])
+def test_a_wrong_choice_is_an_error(choice):
+    with pytest.raises(ConfigError, match=r"99|no-such-figure"):
+        verify.select(**choice)
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "holds"),
+    [
+        ("0.3374", 0.33735, True),
+        ("0.3374", 0.33754, True),  # one unit of the last digit
+        ("0.3374", 0.33756, False),
+        ("7.4541e-05", 7.45416e-05, True),
+        ("7.4541e-05", 7.4543e-05, False),
+        ("48725.82", 48725.835, True),
+        ("3", 3, True),
+        ("3", 4, False),
+        ("[1.0 2.0]", [1.0], False),
+        ("1.0", float("nan"), False),
+    ],
+)
+def test_decimals_hold_to_a_unit_of_their_last_digit(printed, value, holds):
+    assert figure.Printed(printed).agrees(value) is holds
+
+
+def test_what_cannot_be_checked_and_what_fails_do_not_hold():
+    rows = [
+        figure.Figure("right", "E", "", "1 + 1", 2),
+        figure.Figure("wrong", "E", "", "1 + 1", 3),
+        figure.Figure("broken", "E", "", "1 / 0", 3),
+        figure.Figure("no-text", "E", "", "absent()", 3),
+    ]
+    space = verify.namespace() | {"absent": lambda: next(book.corpora.documents("/no"))}
+    results = list(verify.check(rows, space))
+    assert [result.verdict for result in results] == [
+        "holds",
+        "differs",
+        "differs",
+        "not checked",
+    ]
+    assert "ZeroDivisionError" in results[2].got
+
+
+# The page and the command.
+
+
+def test_the_page_is_not_stale():
+    path = pathlib.Path(__file__).parents[1] / "docs" / "notes.md"
+    assert path.read_text(encoding="utf-8") == page.notes_page(), (
+        "run python scripts/write_notes_page.py"
+    )
+
+
+def test_the_command_prints_what_was_expected_and_got(capsys):
+    assert verify_command.main(["--figure", "context-of-one-query"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("0.4419 0.6515 0.5683") == 2
+    assert "1 hold, 0 differ" in out
+
+
+def test_the_command_fails_where_a_text_is_missing(capsys, monkeypatch, tmp_path):
+    def refuse(*args, **kwargs):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setenv("JAXLLM_CACHE", str(tmp_path))
+    monkeypatch.setenv("JAXLLM_DATA", "")
+    book.verdict.cache_clear()
+    arguments = ["--figure", "verdict-characters", "--data", str(tmp_path)]
+    assert verify_command.main(arguments) == 1
+    assert "1 not checked" in capsys.readouterr().out
+
+
+# The draws.
+
+
+def test_drawn_parameters_have_the_tree_of_the_model():
+    import jax
+
+    for changes in ({}, {"tied_head": True}, {"qkv_bias": True}):
+        cfg = GPTConfig(**(vars(TINY) | changes))
+        drawn = draws.gpt_parameters(stream.seed(1), cfg)
+        initial = gpt.init_params(jax.random.key(0), cfg)
+        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), initial)
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), drawn) == shapes
+
+
+def test_drawn_masks_go_into_the_model():
+    params = draws.gpt_parameters(stream.seed(1), TINY)
+    keep = draws.dropout_masks(stream.seed(2), TINY, 2, 5)
+    tokens = np.arange(10, dtype=np.int32).reshape(2, 5)
+    dropped = gpt.apply(params, tokens, TINY, key=keep)
+    assert dropped.shape == (2, 5, 11)
+    assert not np.allclose(dropped, gpt.apply(params, tokens, TINY))
+
+
+def test_choices_at_a_low_temperature_are_the_likeliest():
+    from jaxllm.inference import generate
+
+    params = draws.gpt_parameters(stream.seed(1), TINY)
+    chosen = draws.continue_prompt(
+        stream.seed(2), params, np.array([3]), TINY, max_new_tokens=5, temperature=1e-6
+    )
+    greedy = generate.generate(params, [3], TINY, max_new_tokens=5, temperature=0)
+    np.testing.assert_array_equal(chosen, greedy)
+
+
+def test_untrained_gives_the_same_stream_each_time():
+    _, first = book.untrained(TINY)
+    _, second = book.untrained(TINY)
+    assert first.words(1) == second.words(1)
