@@ -34,8 +34,8 @@ def generate_without_cache(params, prompt, cfg, n, how, key):
         padded = np.zeros((1, cfg.context_length), np.int32)
         padded[0, : len(text)] = text
         logits = apply(params, jnp.asarray(padded), cfg)[:, len(text) - 1]
-        keys = None if key is None else jax.random.fold_in(key, i)[None]
-        text.append(int(sample(logits, how, keys)[0]))
+        noise = None if key is None else jax.random.fold_in(key, i)[None]
+        text.append(int(sample(logits, how, noise)[0]))
     return text
 
 
@@ -60,6 +60,24 @@ def test_a_row_alone_with_its_key_equals_the_row_in_a_batch():
         some_params(), PROMPTS[1:2], TINY, max_new_tokens=20, key=keys[1:2]
     )
     assert rows[1].tolist() == alone[0].tolist()
+
+
+def test_recorded_noise_draws_the_same_text_as_its_keys():
+    keys = jax.random.split(jax.random.key(5), 3)
+    noise = jnp.stack(
+        [
+            jnp.stack(
+                [jax.random.gumbel(jax.random.fold_in(k, i), (23,)) for k in keys]
+            )
+            for i in range(9)
+        ]
+    )
+    one, other = (
+        generate(some_params(), PROMPTS, TINY, max_new_tokens=9, key=randomness)
+        for randomness in (keys, noise)
+    )
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_one_prompt_gives_one_array_that_starts_with_it():

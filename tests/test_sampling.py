@@ -87,3 +87,12 @@ def test_a_row_is_drawn_by_its_own_key(new_key):
 def test_settings_without_a_meaning_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         Sampling(**wrong)
+
+
+def test_gumbel_noise_can_stand_in_for_the_keys(new_key):
+    logits, keys = jax.random.normal(new_key(), (6, 50)), jax.random.split(new_key(), 6)
+    noise = jnp.stack([jax.random.gumbel(key, (50,)) for key in keys])
+    for how in (Sampling(), Sampling(top_k=3, temperature=0.7)):
+        np.testing.assert_array_equal(
+            sampling.sample(logits, how, keys), sampling.sample(logits, how, noise)
+        )

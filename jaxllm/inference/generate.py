@@ -52,7 +52,8 @@ def generate(
       overflow: what to do where prompt and new tokens exceed the context length:
         "error" refuses; "slide" forgets all but the last half context of a row that
         has outgrown it, reads that again and goes on.
-      key: one key, which each row folds with its place; or a key per row.
+      key: one key, which each row folds with its place; a key per row; or Gumbel noise
+        (max_new_tokens, B, V), as `sample` takes it.
 
     Returns:
       The prompt and what follows it, int32; a list of such for several prompts.
@@ -200,8 +201,11 @@ def _decode(params, state, n, keys, cfg, sampling) -> tuple[_Decoding, Array]:
 
 def _draw(params, hidden, drawn, keys, cfg, sampling) -> Array:
     logits = gpt.unembed(params, hidden, cfg)  # (B, V)
-    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-    return sample(logits, sampling, fold(keys, drawn))
+    if keys.ndim == 1:
+        noise = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, drawn)
+    else:
+        noise = keys[drawn]  # (B, V)
+    return sample(logits, sampling, noise)
 
 
 def _as_rows(prompts: Sequence) -> tuple[list[np.ndarray], bool]:
@@ -236,7 +240,7 @@ def _row_keys(key: Array | None, sampling: Sampling, n_rows: int) -> Array:
             )
         key = jax.random.key(0)
     if key.ndim:
-        return key
+        return jnp.asarray(key)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(n_rows))
 
 

@@ -5,6 +5,7 @@ that a filter rules out has the logit -inf.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +62,9 @@ def keep_top_p(logits: Array, p: float) -> Array:
     Args:
       logits: (..., V).
 
-    >>> print(keep_top_p(jnp.log(jnp.array([0.5, 0.2, 0.3])), 0.6).round(1))
-    [-0.7 -inf -1.2]
+    >>> kept = keep_top_p(jnp.log(jnp.array([0.5, 0.2, 0.3])), 0.6)
+    >>> jnp.isfinite(kept).tolist()
+    [True, False, True]
     """
     falling = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
     probabilities = jax.nn.softmax(falling, axis=-1)
@@ -81,21 +83,27 @@ def filtered(logits: Array, sampling: Sampling) -> Array:
     return logits
 
 
-def sample(logits: Array, sampling: Sampling, keys: Array) -> Array:
-    """Choose one token per row, each row with a key of its own.
+def sample(logits: Array, sampling: Sampling, noise: Array) -> Array:
+    """Choose one token per row, each row with randomness of its own.
+
+    A draw is the largest of filtered logits plus Gumbel noise (Maddison et al. 2014,
+    section 2), so randomness that was recorded elsewhere can stand in for a key.
 
     Args:
       logits: (B, V).
-      keys: (B,) random keys; a row's token depends on its own key and logits only.
+      noise: (B,) random keys, or the (B, V) Gumbel noise itself. A row's token depends
+        on its own noise and logits only; temperature 0 needs none.
 
     Returns:
       (B,) int32.
 
-    >>> keys = jax.random.split(jax.random.key(0), 1)
-    >>> sample(jnp.array([[0.1, 0.9]]), Sampling(temperature=0), keys).tolist()
-    [1]
+    >>> logits = jnp.array([[0.1, 0.9]])
+    >>> sample(logits, Sampling(), jnp.array([[1.0, 0.0]])).tolist()
+    [0]
     """
-    if sampling.temperature == 0:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    drawn = jax.vmap(jax.random.categorical)(keys, filtered(logits, sampling))
-    return drawn.astype(jnp.int32)
+    if sampling.temperature > 0:
+        if jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+            draw = functools.partial(jax.random.gumbel, shape=logits.shape[1:])
+            noise = jax.vmap(draw)(noise)
+        logits = filtered(logits, sampling) + noise
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -30,9 +29,8 @@ def simple_attention(x: Array) -> tuple[Array, Array]:
       context (T, D) and weights (T, T); each row of the weights sums to 1.
 
     >>> context, weights = simple_attention(jnp.eye(2))
-    >>> print(np.asarray(weights).round(3))
-    [[0.731 0.269]
-     [0.269 0.731]]
+    >>> (100 * weights).round().astype(int).tolist()
+    [[73, 27], [27, 73]]
     """
     weights = jax.nn.softmax(jnp.einsum("td,sd->ts", x, x), axis=-1)
     return jnp.einsum("ts,sd->td", weights, x), weights
@@ -53,9 +51,8 @@ def self_attention(
       context (..., T, H) and weights (..., T, T).
 
     >>> context, _ = self_attention(jnp.eye(2), *3 * [jnp.eye(2)])
-    >>> print(np.asarray(context).round(3))
-    [[0.67 0.33]
-     [0.33 0.67]]
+    >>> (100 * context).round().astype(int).tolist()
+    [[67, 33], [33, 67]]
     """
     return _single_head(x, w_query, w_key, w_value, mask=None)
 
@@ -80,9 +77,8 @@ def causal_attention(
       context (..., T, H) and weights (..., T, T), after dropout.
 
     >>> _, weights = causal_attention(jnp.eye(2), *3 * [jnp.eye(2)])
-    >>> print(np.asarray(weights).round(3))
-    [[1.   0.  ]
-     [0.33 0.67]]
+    >>> (100 * weights).round().astype(int).tolist()
+    [[100, 0], [33, 67]]
     """
     mask = causal_mask(x.shape[-2])
     return _single_head(x, w_query, w_key, w_value, mask, drop_rate, key)
