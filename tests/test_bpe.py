@@ -7,6 +7,7 @@ import json
 
 import pytest
 import regex
+import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +85,10 @@ def test_the_ranks_are_those_of_hugging_face(real_file, name):
     # Their ties, too, go to the smallest pair of ids, so no merge has to be left out.
     ours = bpe.learn_ranks(bpe.count_pieces([text]), 1500)
     assert list(ours) == list(gpt2_merges.read_merges("\n".join(lines)))
+    encoding = tiktoken.Encoding(
+        "ours", pat_str=bpe.GPT2_PATTERN, mergeable_ranks=ours, special_tokens={}
+    )
+    assert encoding.encode(text) == theirs.encode(text).ids
 
 
 # Counting.

@@ -271,6 +271,14 @@ def test_learned_words_are_those_of_the_notes(real_file):
     )
 
 
+def test_special_tokens_in_the_corpus_are_no_words():
+    text = "one<|endoftext|>two <|unk|>"
+    tokenizer = tokenizers.learn([text], TokenizerConfig(kind="word"))
+    assert tokenizer.vocab_size == 2 + 2
+    ids = tokenizer.encode(text, allow_special=True)
+    assert ids.tolist() == [0, 2, 1, 3]
+
+
 def test_tiny_shakespeare_has_65_characters(real_file):
     text = real_file("tinyshakespeare.txt").read_text("utf-8")
     tokenizer = tokenizers.learn([text], TokenizerConfig(kind="char"))

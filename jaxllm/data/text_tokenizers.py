@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable
 from concurrent import futures
 from typing import Any, ClassVar
@@ -156,13 +157,16 @@ class CharTokenizer(Tokenizer):
     def _tokens(self) -> tuple[str, ...]:
         return (*self.characters, *self.special_tokens)
 
+    @functools.cached_property
+    def _ids(self) -> np.ndarray:
+        ids = np.full(sys.maxunicode + 1, -1, np.int32)
+        ids[_code_points(self.characters)] = np.arange(len(self.characters))
+        return ids
+
     def encode_ordinary(self, text: str) -> np.ndarray:
-        known, points = _code_points(self.characters), _code_points(text)
-        ids = np.searchsorted(known, points).astype(np.int32)
-        found = ids < len(known)
-        found[found] = known[ids[found]] == points[found]
-        if not found.all():
-            raise words.UnknownTokenError(map(chr, points[~found].tolist()))
+        ids = self._ids[_code_points(text)]
+        if (ids < 0).any():
+            raise words.UnknownTokenError(c for c in text if c not in self.characters)
         return ids
 
     def decode_bytes(self, ids: Ids) -> bytes:
