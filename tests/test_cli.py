@@ -26,6 +26,8 @@ class Options:
     """Candidates."""
     name: str | None = None
     """A name."""
+    loud: bool = False
+    """A flag."""
     config_of: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     """The run."""
 
@@ -67,6 +69,11 @@ def test_a_string_is_taken_as_it_is_written():
 def test_a_list_takes_several_words():
     assert parse("a", "--prompts", "x y", "z").prompts == ("x y", "z")
     assert parse("a", "--prompts").prompts == ()
+
+
+def test_a_flag_alone_says_true():
+    assert parse("a", "--loud").loud
+    assert not parse("a", "--loud", "false").loud
 
 
 def test_the_command_line_wins_over_the_file(tmp_path):
@@ -130,7 +137,7 @@ def test_text_goes_to_ids_and_back(capsys):
     assert capsys.readouterr().out == "15496 11 314 716\n"
     assert main.main("tokenizer decode gpt2 15496 11 314 716".split()) == 0
     assert capsys.readouterr().out == "Hello, I am\n"
-    assert main.main("tokenizer encode gpt2 Hi --show_tokens true".split()) == 0
+    assert main.main("tokenizer encode gpt2 Hi --show_tokens".split()) == 0
     assert capsys.readouterr().out == "17250 b'Hi'\n"
 
 

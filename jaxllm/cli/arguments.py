@@ -28,7 +28,8 @@ T = TypeVar("T")
 def parse(cls: type[T], argv: list[str], command: str) -> T:
     """Build a dataclass from `--config FILE`, `--any.nested.key VALUE` and positionals.
 
-    A field without a default may be given by its position; a list takes several words.
+    A field without a default may be given by its position; a list takes several words;
+    `--flag` alone says true.
 
     Raises:
         ConfigError: A key is unknown, or a value is not what its field wants.
@@ -50,6 +51,17 @@ def parse(cls: type[T], argv: list[str], command: str) -> T:
     for key, word in words.items():
         _set(values, key.split("."), _value(word, kinds[key]), key)
     return config_files.from_values(values, cls)
+
+
+def peek(argv: list[str], key: str) -> str | None:
+    """Find the value of one key without looking at the others; the last one counts.
+
+    >>> peek(["--seed", "1", "--resume=runs/a"], "resume")
+    'runs/a'
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{key}")
+    return getattr(parser.parse_known_args(argv)[0], key)
 
 
 def choose(
@@ -136,19 +148,18 @@ def _add_fields(parser: Any, group: Any, cls: type, prefix: str) -> None:
             group_of_inner = parser.add_argument_group(f"{key}: {about.rstrip('.')}")
             _add_fields(parser, group_of_inner, inner, f"{key}.")
             continue
-        several = {"nargs": "*"} if typing.get_origin(kind) is tuple else {}
         gloss = texts[field.name].replace("%", "%%")
+        is_list = typing.get_origin(kind) is tuple
         if config_files.is_required(field):
-            nargs = several or {"nargs": "?"}
-            group.add_argument(key, metavar=key.upper(), help=gloss, **nargs)
-        else:
-            default = _shown(field).replace("%", "%%")
-            group.add_argument(
-                f"--{key}",
-                metavar=_metavar(kind),
-                help=f"{gloss} (default: {default})",
-                **several,
-            )
+            nargs = "*" if is_list else "?"
+            group.add_argument(key, metavar=key.upper(), nargs=nargs, help=gloss)
+            continue
+        words: dict[str, Any] = {"nargs": "*"} if is_list else {}
+        if kind is bool:
+            words = {"nargs": "?", "const": "true"}
+        default = _shown(field).replace("%", "%%")
+        gloss = f"{gloss} (default: {default})"
+        group.add_argument(f"--{key}", metavar=_metavar(kind), help=gloss, **words)
 
 
 def _fields(cls: type) -> tuple[dataclasses.Field, ...]:

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 # Seconds between two lines of progress where nobody watches a terminal.
 LOG_INTERVAL = 10.0
@@ -39,10 +39,19 @@ def progress(label: str) -> Iterator[Report]:
         console=console.Console(stderr=True),
     )
     with bar:
-        task = bar.add_task(label, total=None, note="")
-        yield lambda done, total=None, note="": bar.update(
-            task, completed=done, total=total, note=note
-        )
+        yield _bar_updates(bar, label)
+
+
+def _bar_updates(bar: Any, label: str) -> Report:
+    task = None
+
+    def report(done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal task
+        if task is None:  # What was done before is no measure of speed.
+            task = bar.add_task(label, total=total, completed=done, note=note)
+        bar.update(task, completed=done, total=total, note=note)
+
+    return report
 
 
 def _log_lines(label: str) -> Report:
