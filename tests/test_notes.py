@@ -8,6 +8,7 @@ import pytest
 from jaxllm.cli import verify as verify_command
 from jaxllm.config import GPTConfig
 from jaxllm.errors import ConfigError
+from jaxllm.inference import generate
 from jaxllm.models import gpt
 from jaxllm.notes import book, draws, figure, figures, page, pretraining, stream, verify
 
@@ -164,15 +165,17 @@ def test_drawn_masks_go_into_the_model():
     assert not np.allclose(dropped, gpt.apply(params, tokens, TINY))
 
 
-def test_choices_at_a_low_temperature_are_the_likeliest():
-    from jaxllm.inference import generate
+def test_a_choice_with_drawn_noise_is_the_choice_of_multinomial():
+    import jax
 
     params = draws.gpt_parameters(stream.seed(1), TINY)
-    chosen = draws.continue_prompt(
-        stream.seed(2), params, np.array([3]), TINY, max_new_tokens=5, temperature=1e-6
-    )
-    greedy = generate.generate(params, [3], TINY, max_new_tokens=5, temperature=0)
-    np.testing.assert_array_equal(chosen, greedy)
+    tokens, source = [3], stream.seed(2)
+    for _ in range(5):
+        logits = gpt.apply(params, np.array([tokens]), TINY)[0, -1]
+        tokens.append(int(source.multinomial(np.asarray(jax.nn.softmax(logits)))))
+    noise = stream.seed(2).gumbel((5, 1, TINY.vocab_size))
+    chosen = generate.generate(params, [3], TINY, max_new_tokens=5, key=noise)
+    assert list(chosen) == tokens
 
 
 def test_untrained_gives_the_same_stream_each_time():

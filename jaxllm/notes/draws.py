@@ -1,4 +1,4 @@
-"""A stream in; what the library's functions take out: parameters, masks, choices.
+"""A stream in; what the library's functions take out: parameters, dropout's masks.
 
 PyTorch draws layer by layer, in the order in which a model's layers are made and then
 run. The functions here keep that order, and lay the numbers where jaxllm keeps them.
@@ -8,8 +8,6 @@ import jax
 import numpy as np
 
 from jaxllm.config import GPTConfig
-from jaxllm.inference import sampling
-from jaxllm.models import gpt
 from jaxllm.notes.stream import Stream
 from jaxllm.types import Params
 
@@ -97,34 +95,6 @@ def dropout_masks(stream: Stream, cfg: GPTConfig, batch_size: int, length: int) 
             ]
         ),
     }
-
-
-def continue_prompt(
-    stream: Stream,
-    params: Params,
-    prompt: np.ndarray,
-    cfg: GPTConfig,
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-) -> np.ndarray:
-    """Continue a prompt (T,) with tokens that the stream chooses, as the notes do.
-
-    Each choice takes a number from the stream for every token of the vocabulary,
-    those that top-k rules out too.
-
-    Returns:
-      The prompt and the new tokens, (T + max_new_tokens,) int32.
-    """
-    chosen = sampling.Sampling(temperature=temperature, top_k=top_k)
-    tokens = np.asarray(prompt, np.int32)
-    for _ in range(max_new_tokens):
-        hidden, _ = gpt.hidden_states(params, tokens[None], cfg)
-        logits = gpt.unembed(params, hidden[:, -1], cfg)
-        chances = jax.nn.softmax(sampling.filtered(logits, chosen), axis=-1)
-        tokens = np.append(tokens, stream.multinomial(np.asarray(chances)))
-    return tokens.astype(np.int32)
 
 
 def _stack(layers: list[Params]) -> Params:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxllm.config import DataConfig, OptimizerConfig
+from jaxllm.config import DataConfig, GPTConfig, OptimizerConfig
 from jaxllm.data import batches, tokenizers, windows
 from jaxllm.inference import generate
 from jaxllm.notes import book, draws, stream
-from jaxllm.training import optimizers, state, steps
+from jaxllm.training import evaluation, optimizers, state, steps
 from jaxllm.types import Batch, Params
 
 CFG = book.GPT_256
@@ -110,30 +110,24 @@ def run(epochs: int = EPOCHS) -> Iterator[Losses | Sample | Finished]:
                     step, mean_loss(now.params, five), mean_loss(now.params, unseen)
                 )
             step += 1
-        yield Sample(epoch, continued(now.params, PROMPT, 50))
+        yield Sample(epoch, continued(now.params, 50))
     yield Finished(now.params)
 
 
-def continued(params: Params, prompt: str, max_new_tokens: int) -> str:
-    """Continue a text with the model's likeliest tokens."""
-    tokenizer = tokenizers.load("gpt2")
+def continued(params: Params, max_new_tokens: int) -> str:
+    """Continue `PROMPT` with the likeliest tokens, line ends shown as blanks."""
+    gpt2 = tokenizers.load("gpt2")
+    prompt = gpt2.encode(PROMPT).tolist()
     tokens = generate.generate(
-        params,
-        tokenizer.encode(prompt).tolist(),
-        CFG,
-        max_new_tokens=max_new_tokens,
-        temperature=0,
+        params, prompt, CFG, max_new_tokens=max_new_tokens, temperature=0
     )
-    return tokenizer.decode(np.asarray(tokens))
+    return gpt2.decode(np.asarray(tokens)).replace("\n", " ")
 
 
-def mean_loss(params: Params, batches: Iterable[Batch]) -> float:
+def mean_loss(params: Params, batches: Iterable[Batch], cfg: GPTConfig = CFG) -> float:
     """Average the loss over batches, each target weighing the same."""
-    total = count = 0
-    for batch in batches:
-        summed, targets = _evaluation_step(params, batch, CFG)
-        total, count = total + float(summed), count + int(targets)
-    return total / count
+    step = functools.partial(_evaluation_step, cfg=cfg)
+    return evaluation.evaluate(params, batches, step)["validation_loss"]
 
 
 _train_step = jax.jit(

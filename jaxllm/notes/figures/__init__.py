@@ -13,19 +13,18 @@ from jaxllm.notes.figures import (
 # What the calls stand on; a reader pastes it first.
 PREAMBLE = """\
 import hashlib
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxllm.config import DataConfig, OptimizerConfig, gpt2_config, gpt3_config
-from jaxllm.data import batches, tokenizers, windows, words
-from jaxllm.models import attention, blocks, dropout, embeddings, gpt
+from jaxllm.config import DataConfig, GPTConfig, OptimizerConfig
+from jaxllm.config import gpt2_config, gpt3_config
+from jaxllm.data import batches, gpt2_merges, tokenizers, windows, words
 from jaxllm.inference import generate, sampling
+from jaxllm.models import attention, blocks, dropout, gpt
 from jaxllm.notes import book, draws, pretraining, stream
-from jaxllm.training import losses, optimizers
-from jaxllm.types import Batch
+from jaxllm.training import evaluation, losses, optimizers, speed
 """
 
 CHAPTERS = (

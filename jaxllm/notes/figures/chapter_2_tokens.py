@@ -12,6 +12,20 @@ def _encode(text: str) -> str:
 
 
 FIGURES = (
+    Figure(
+        "gpt2-merges-bytes",
+        "E",
+        "ch02/02, vocab.bpe",
+        "len(gpt2_merges.find_merges().encode())",
+        456318,
+    ),
+    Figure(
+        "gpt2-merges-sha256",
+        "E",
+        "ch02/02, vocab.bpe",
+        "hashlib.sha256(gpt2_merges.find_merges().encode()).hexdigest()",
+        "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    ),
     Figure("gpt2-vocabulary", "E", "ch02", 'tokenizers.load("gpt2").vocab_size', 50257),
     Figure(
         "gpt2-end-of-text", "E", "ch02", 'tokenizers.load("gpt2").end_of_text', 50256
@@ -173,6 +187,12 @@ FIGURES = (
 )
 
 LEFT_OUT = (
+    LeftOut(
+        "gpt2-encoder-json",
+        "E",
+        "ch02/02: encoder.json, 1,042,301 bytes",
+        "not needed: the merges alone decide every id",
+    ),
     LeftOut(
         "book-trainer",
         "E",

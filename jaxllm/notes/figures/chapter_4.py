@@ -68,6 +68,23 @@ def _counts(name: str) -> tuple[Figure, ...]:
     )
 
 
+def _flops(name: str, printed: str) -> Figure:
+    size = _SIZES[name][0]
+    return Figure(
+        f"flops-{name}",
+        "E",
+        "ch04/02; forward pass of 2 texts of 1024 tokens",
+        f'cfg = gpt2_config("{size}", qkv_bias=False, tied_head=False)\n'
+        "attention = 12 * cfg.n_layers * cfg.emb_dim * cfg.context_length\n"
+        "(speed.flops_per_token(cfg) - attention) / 3 * 2 * 1024",
+        Printed(printed),
+        "The notebook leaves out the products of attention; flops_per_token counts "
+        "them, and the backward pass too."
+        if name == "small"
+        else "",
+    )
+
+
 FIGURES = (
     *_counts("small"),
     *_counts("medium"),
@@ -113,6 +130,20 @@ FIGURES = (
         "ch04",
         'gpt.count_params(gpt3_config("175B"))',
         174_604_259_328,
+    ),
+    _flops("small", "5.1e+11"),
+    _flops("medium", "1.4e+12"),
+    _flops("large", "3.2e+12"),
+    _flops("xl", "6.4e+12"),
+    Figure(
+        "cache-gigabytes",
+        "E",
+        "ch04/04; 32 layers, 4096 wide, 32,768 tokens in bfloat16",
+        "cfg = GPTConfig(emb_dim=4096, n_heads=32, n_layers=32,\n"
+        '                context_length=32768, dtype="bfloat16")\n'
+        "cache = jax.eval_shape(lambda: attention.init_cache(cfg, batch_size=1))\n"
+        "2 * cache.key.size * cache.key.dtype.itemsize / 1e9",
+        Printed("17.18"),
     ),
     Figure(
         "layer-norm-outputs",
@@ -200,6 +231,13 @@ FIGURES = (
 )
 
 LEFT_OUT = (
+    LeftOut(
+        "other-caches",
+        "E",
+        "ch04/04-07: 4.29, 3.14, 0.78, 3.25, 0.81 GB; 308,338,688 parameters",
+        "of grouped-query, sliding-window and latent attention and of experts, which "
+        "GPT-2 and GPT-3 do without",
+    ),
     LeftOut(
         "cache-speeds",
         "E",

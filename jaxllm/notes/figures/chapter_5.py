@@ -3,6 +3,9 @@
 from jaxllm.notes.figure import Figure, LeftOut, Printed
 
 _UNTRAINED = "params, _ = book.untrained(book.GPT_256)\n"
+_PROMPT = (
+    'gpt2 = tokenizers.load("gpt2")\nprompt = gpt2.encode("Every effort moves you")\n'
+)
 _TOY = (
     _UNTRAINED
     + "inputs = np.array([[16833, 3626, 6100], [40, 1107, 588]])\n"
@@ -55,14 +58,39 @@ _LOG = """
 85 0.391 6.452
 """.strip().splitlines()
 
-_SAMPLES = ("Every effort moves you,,,,,,,,,,,,." + " " * 37,)
+# Behind each epoch, line ends shown as blanks.
+_SAMPLES = (
+    ",,,,,,,,,,,,." + 37 * " ",
+    23 * ", and" + ",, and, and,",
+    ", and I had been." + 44 * " ",
+    ' know the                          "I he had the donkey and I had the and I had '
+    "the donkey and down the room, I had",
+    " know it was not that the picture--I had the fact by the last I had been--his, "
+    'and in the            "Oh, and he said, and down the room, and in',
+    ' know," was one of the picture. The--I had a little of a little: "Yes, and in '
+    "fact, and in the picture was, and I had been at my elbow and as his pictures, and "
+    "down the room, I had",
+    ' know," was one of the picture for nothing--I told Mrs.  "I was no--as! The '
+    "women had been, in the moment--as Jack himself, as once one had been the donkey, "
+    "and were, and in his",
+    ' know," was one of the axioms he had been the tips of a self-confident moustache, '
+    "I felt to see a smile behind his close grayish beard--as if he had the donkey. "
+    '"strongest," as his',
+    '?"  "Yes--quite insensible to the irony. She wanted him vindicated--and by '
+    'me!"  He laughed again, and threw back the window-curtains, I had the donkey. '
+    '"There were days when I',
+    ' know," was one of the axioms he laid down across the Sevres and silver of an '
+    "exquisitely appointed luncheon-table, when, on a later day, I had again run over "
+    "from Monte Carlo; and Mrs. Gis",
+)
 
 FIGURES = (
     Figure(
         "untrained-greedy",
         "R",
         "ch05",
-        _UNTRAINED + 'pretraining.continued(params, "Every effort moves you", 10)',
+        _UNTRAINED + _PROMPT + "gpt2.decode(generate.generate(\n"
+        "    params, prompt, book.GPT_256, max_new_tokens=10, temperature=0))",
         "Every effort moves you rentingetic wasnم refres RexMeCHicular stren",
     ),
     Figure(
@@ -106,7 +134,7 @@ FIGURES = (
         "toy-perplexity",
         "R",
         "ch05",
-        _TOY + "math.exp(losses.cross_entropy(logits, targets)[0])",
+        _TOY + "evaluation.perplexity(losses.cross_entropy(logits, targets)[0])",
         Printed("48725.82"),
     ),
     Figure("split-characters", "E", "ch05", "int(0.9 * len(book.verdict()))", 18431),
@@ -188,7 +216,7 @@ FIGURES = (
             "R",
             "ch05; book, printed for CPU",
             f"pretraining.sample({epoch})",
-            text,
+            "Every effort moves you" + text,
             long=True,
         )
         for epoch, text in enumerate(_SAMPLES, 1)
@@ -197,8 +225,9 @@ FIGURES = (
         "pretrained-greedy",
         "R",
         "ch05",
-        "pretraining.continued(\n"
-        '    pretraining.pretrained(), "Every effort moves you", 25)',
+        _PROMPT + "gpt2.decode(generate.generate(\n"
+        "    pretraining.pretrained(), prompt, book.GPT_256,\n"
+        "    max_new_tokens=25, temperature=0))",
         'Every effort moves you know," was one of the axioms he laid down across the '
         "Sevres and silver of an exquisitely appointed lun",
         long=True,
@@ -207,11 +236,10 @@ FIGURES = (
         "pretrained-sampled",
         "R",
         "ch05",
-        'gpt2 = tokenizers.load("gpt2")\n'
-        "gpt2.decode(draws.continue_prompt(\n"
-        "    stream.seed(123), pretraining.pretrained(),\n"
-        '    gpt2.encode("Every effort moves you"), book.GPT_256,\n'
-        "    max_new_tokens=15, temperature=1.4, top_k=25))",
+        _PROMPT + "noise = stream.seed(123).gumbel((15, 1, 50257))\n"
+        "gpt2.decode(generate.generate(\n"
+        "    pretraining.pretrained(), prompt, book.GPT_256,\n"
+        "    max_new_tokens=15, temperature=1.4, top_k=25, key=noise))",
         "Every effort moves you stand to work on surprise, a one of us had gone with "
         "random-",
         long=True,
