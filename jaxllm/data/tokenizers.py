@@ -20,15 +20,8 @@ import tiktoken
 import tiktoken.load
 
 from jaxllm.config import TokenizerConfig
-from jaxllm.data import bpe, disk, gpt2_merges, words
-from jaxllm.data.text_tokenizers import (
-    FILE_VERSION,
-    CharTokenizer,
-    Ids,
-    Tokenizer,
-    WordTokenizer,
-    canonical_hash,
-)
+from jaxllm.data import bpe, disk, gpt2_merges, text_tokenizers, words
+from jaxllm.data.text_tokenizers import CharTokenizer, Ids, Tokenizer, WordTokenizer
 from jaxllm.errors import TokenizerError
 
 
@@ -221,18 +214,20 @@ _KINDS = {cls.kind: cls for cls in (BPETokenizer, CharTokenizer, WordTokenizer)}
 
 def _read(path: pathlib.Path) -> Tokenizer:
     with disk.explain_refusal("read", path):
-        content = path.read_bytes()
+        raw = path.read_bytes()
     try:
-        data = json.loads(content)
+        data = json.loads(raw)
         kind, version, digest = (data.pop(key) for key in ("kind", "version", "hash"))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise TokenizerError(f"{path} must be a tokenizer saved by jaxllm") from error
-    if kind not in _KINDS or version != FILE_VERSION:
+    known = text_tokenizers.FILE_VERSION
+    if kind not in _KINDS or version != known:
         raise TokenizerError(
-            f"{path} must be of version {FILE_VERSION} and a kind of "
-            f"{', '.join(_KINDS)}, got version {version!r} and kind {kind!r}"
+            f"{path} must be of version {known} and a kind of {', '.join(_KINDS)}, "
+            f"got version {version!r} and kind {kind!r}"
         )
-    actual = canonical_hash({"kind": kind, "version": version, **data})
+    content = {"kind": kind, "version": version, **data}
+    actual = text_tokenizers.canonical_hash(content)
     if actual != digest:
         raise TokenizerError(
             f"{path} was changed after it was saved: its hash must be {digest}, "
