@@ -61,6 +61,17 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
     )
 
 
+def placed_shapes(shapes: Any, mesh: Mesh) -> Any:
+    """Give each shape of a tree, as jax.eval_shape finds it, its sharding."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        shapes,
+        tree_shardings(shapes, mesh),
+    )
+
+
 def fit(spec: P, shape: tuple[int, ...], axis_sizes: Any) -> P:
     """Leave out of a spec the mesh axes that do not divide their dimension.
 

@@ -1,9 +1,14 @@
 """The start of a process: alone, or one of many that train together."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+Result = TypeVar("Result")
 
 # Where launchers write the number of processes of a job. In Slurm it is that of the
 # step: the script that calls srun runs alone, though its job has many tasks.
@@ -43,3 +48,28 @@ def process_count(environment: Mapping[str, str]) -> int:
         if name in environment:
             return int(environment[name])
     return len(environment.get("TPU_WORKER_HOSTNAMES", "").split(","))
+
+
+def first_alone(work: Callable[[], Result]) -> Result:
+    """Do something in the first process, and then in the others, which find it done."""
+    if jax.process_count() == 1:
+        return work()
+    first = [work()] if jax.process_index() == 0 else []
+    multihost_utils.sync_global_devices("first alone")
+    return first[0] if first else work()
+
+
+def any_process(flag: bool) -> bool:
+    """Tell every process whether the flag is set in one of them; all have to ask."""
+    return sum_of_processes(int(flag)) > 0
+
+
+def sum_of_processes(value: int) -> int:
+    """Add up a number of every process, for every process; all have to give theirs.
+
+    >>> sum_of_processes(3)
+    3
+    """
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.array(value)).sum())

@@ -1,0 +1,187 @@
+"""A run directory: what lies in it, how it grows, how it is read back.
+
+    config.yaml      the run, as it was asked for, with everything that followed from it
+    tokenizer.json   the tokenizer
+    tokens/          the corpus as token ids, where it was not a token store already
+    checkpoints/     a folder per step that is kept
+    metrics.jsonl    a line per logged step and per evaluation
+    samples.md       what the model wrote on the way
+    plots/           the loss curve
+
+It names no place outside itself, so it can be moved, zipped and opened elsewhere.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import jax
+
+from jaxllm import config_files
+from jaxllm.config import GPTConfig, TrainConfig
+from jaxllm.data import disk, tokenizers
+from jaxllm.errors import CheckpointError
+from jaxllm.models import gpt
+from jaxllm.training import checkpoints
+from jaxllm.types import Params
+
+Folder = str | os.PathLike[str]
+
+# Told (kind, record) of what happens in a run; each record has its step.
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+CONFIG, TOKENIZER, TOKENS = "config.yaml", "tokenizer.json", "tokens"
+CHECKPOINTS, METRICS, SAMPLES = "checkpoints", "metrics.jsonl", "samples.md"
+
+# Bytes in the files that grow, as a checkpoint remembers them.
+NOTHING_WRITTEN = {METRICS: 0, SAMPLES: 0}
+
+
+def is_run(run_dir: Folder) -> bool:
+    """Tell whether a folder holds a run."""
+    return (pathlib.Path(run_dir) / CONFIG).is_file()
+
+
+def load_run(
+    run_dir: Folder, *, step: int | Literal["last", "best"] = "last"
+) -> tuple[Params, GPTConfig, tokenizers.Tokenizer]:
+    """Open what a run has learned: parameters, model and tokenizer.
+
+    Args:
+      step: of a checkpoint; "best" is the one with the lowest validation loss.
+
+    Raises:
+      CheckpointError: there is no such run or checkpoint, or it is damaged.
+    """
+    run_dir = pathlib.Path(run_dir)
+    cfg = read_config(run_dir).model
+    folder = run_dir / CHECKPOINTS
+    if isinstance(step, str):
+        last = checkpoints.latest_step(folder)
+        if last is None:
+            raise CheckpointError(f"the run {run_dir} has no checkpoint yet")
+        best = best_step(run_dir) if step == "best" else None
+        step = last if best is None else best
+    shapes = jax.eval_shape(lambda: gpt.init_params(jax.random.key(0), cfg))
+    params = checkpoints.restore_params(folder, step, shapes)
+    return params, cfg, tokenizers.load(run_dir / TOKENIZER)
+
+
+def read_config(run_dir: Folder) -> TrainConfig:
+    """Read the config of a run."""
+    if not is_run(run_dir):
+        raise CheckpointError(f"there is no run in {os.fspath(run_dir)}: no {CONFIG}")
+    return config_files.read_config(pathlib.Path(run_dir) / CONFIG, TrainConfig)
+
+
+def write_config(run_dir: Folder, cfg: TrainConfig) -> None:
+    """Write the config of a run, whole or not at all."""
+    with disk.atomic_writer(pathlib.Path(run_dir) / CONFIG) as file:
+        file.write(config_files.to_yaml(cfg).encode())
+
+
+@contextlib.contextmanager
+def recorder(cfg: TrainConfig, step: int, on_event: OnEvent) -> Iterator[OnEvent]:
+    """Write down what happens in a run from a step on, and pass it on.
+
+    Gives a function of (kind, record). Of many processes, the first one writes.
+    """
+    if jax.process_index() > 0:
+        yield lambda kind, record: None
+        return
+    with contextlib.ExitStack() as stack:
+        write_events = None
+        if cfg.loop.tensorboard:
+            write_events = stack.enter_context(_tensorboard(cfg.run_dir, step))
+
+        def tell(kind: str, record: dict[str, Any]) -> None:
+            if kind in ("train", "evaluation"):
+                _append(cfg.run_dir, METRICS, json.dumps({"kind": kind} | record))
+                if write_events:
+                    write_events(record)
+            if kind == "sample":
+                _append(cfg.run_dir, SAMPLES, sample_text(**record))
+            on_event(kind, record)
+
+        yield tell
+
+
+def sample_text(step: int, texts: list[str]) -> str:
+    """Lay out samples as Markdown; the indent keeps any text a block of its own.
+
+    >>> print(sample_text(5, ["def f():\\n    pass"]))
+    ## Step 5
+    <BLANKLINE>
+        def f():
+            pass
+    <BLANKLINE>
+    """
+    blocks = [textwrap.indent(text, "    ", lambda _: True) for text in texts]
+    return "\n\n---\n\n".join([f"## Step {step}\n\n{blocks[0]}", *blocks[1:]]) + "\n"
+
+
+def read_metrics(run_dir: Folder) -> list[dict[str, Any]]:
+    """Read the metrics of a run; a last line that was cut short by a kill is no line.
+
+    Each has a kind, train or evaluation, and a step.
+    """
+    path = pathlib.Path(run_dir) / METRICS
+    if not path.exists():
+        return []
+    with disk.explain_refusal("read", path):
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def best_step(run_dir: Folder) -> int | None:
+    """Find the checkpoint with the lowest validation loss; None before there is one."""
+    there = set(checkpoints.steps(pathlib.Path(run_dir) / CHECKPOINTS))
+    losses = {
+        record["step"]: record["validation_loss"]
+        for record in read_metrics(run_dir)
+        if record["kind"] == "evaluation" and record["step"] in there
+    }
+    return min(losses, key=lambda step: losses[step], default=None)
+
+
+def sizes(run_dir: Folder) -> dict[str, int]:
+    """Tell how long the files are that grow; a checkpoint remembers it."""
+    paths = {name: pathlib.Path(run_dir) / name for name in NOTHING_WRITTEN}
+    return {n: p.stat().st_size if p.exists() else 0 for n, p in paths.items()}
+
+
+def cut_back(run_dir: Folder, sizes: dict[str, int]) -> None:
+    """Forget what was written after a checkpoint: it will be written again."""
+    for name, size in sizes.items():
+        path = pathlib.Path(run_dir) / name
+        if path.exists() and path.stat().st_size > size:
+            with disk.explain_refusal("write", path):
+                os.truncate(path, size)
+
+
+def _append(run_dir: Folder, name: str, text: str) -> None:
+    path = pathlib.Path(run_dir) / name
+    with disk.explain_refusal("write", path), open(path, "a", encoding="utf-8") as file:
+        file.write(text + "\n")
+
+
+@contextlib.contextmanager
+def _tensorboard(
+    run_dir: Folder, step: int
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    # Imported where it is asked for: it takes seconds.
+    import tensorboardX
+
+    folder = str(pathlib.Path(run_dir) / "tensorboard")
+    with tensorboardX.SummaryWriter(folder, purge_step=step + 1) as writer:
+
+        def write(record: dict[str, Any]) -> None:
+            for name, value in record.items():
+                if name != "step" and not isinstance(value, dict):
+                    writer.add_scalar(name, value, record["step"])
+
+        yield write

@@ -1,0 +1,85 @@
+"""Where the time goes, and how much arithmetic a token costs."""
+
+import collections
+import contextlib
+import functools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from jaxllm.config import GPTConfig
+from jaxllm.models import gpt
+
+# Its start on the clock, and what has been counted since: seconds by kind of work,
+# steps and tokens.
+Lap = dict[str, float]
+
+
+def start_lap() -> Lap:
+    """Begin to count anew."""
+    return collections.defaultdict(float, start=time.perf_counter())
+
+
+@contextlib.contextmanager
+def timed(lap: Lap, work: str) -> Iterator[None]:
+    """Add the seconds that the body takes to those of its kind of work.
+
+    >>> lap = start_lap()
+    >>> with timed(lap, "data"):
+    ...     pass
+    >>> 0 < lap["data"] < 1
+    True
+    """
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        lap[work] += time.perf_counter() - start
+
+
+@functools.cache
+def flops_per_token(cfg: GPTConfig) -> int:
+    """Count the floating-point operations of training on one token of a full context.
+
+    Forward and backward, 2 + 4 per parameter of a matrix, and 12 L D T for the scores
+    and sums of attention (Chowdhery et al. 2022, appendix B). Looking up a position,
+    or a token that has a head of its own, is no arithmetic.
+
+    >>> from jaxllm.config import gpt2_config
+    >>> flops_per_token(gpt2_config("124M")) / 1e9
+    0.855...
+    """
+    looked_up = 0
+    if cfg.positions == "learned":
+        looked_up += cfg.context_length * cfg.emb_dim
+    if not cfg.tied_head:
+        looked_up += cfg.vocab_size * cfg.emb_dim
+    attention = 12 * cfg.n_layers * cfg.emb_dim * cfg.context_length
+    return 6 * (gpt.count_params(cfg) - looked_up) + attention
+
+
+def figures(lap: Lap, steps_left: int, cfg: GPTConfig) -> dict[str, Any]:
+    """Tell how fast a lap went, where its time was spent, and how long the rest takes.
+
+    Args:
+      lap: with its steps and tokens, and the seconds of data, compile, checkpoint and
+        evaluation. What is left of the time went into steps.
+      steps_left: until the end of the run.
+
+    Returns:
+      tokens_per_second and flops_per_second of steps and the wait for their data;
+      seconds_left at that speed; seconds, in all and of each kind of work.
+    """
+    total = time.perf_counter() - lap["start"]
+    seconds = {
+        work: lap[work] for work in ("data", "compile", "checkpoint", "evaluation")
+    }
+    seconds["step"] = total - sum(seconds.values())
+    training = max(seconds["step"] + seconds["data"], 1e-9)
+    tokens_per_second = lap["tokens"] / training
+    return {
+        "tokens_per_second": tokens_per_second,
+        "flops_per_second": tokens_per_second * flops_per_token(cfg),
+        "seconds_left": training / max(lap["steps"], 1) * steps_left,
+        "seconds": {"total": total} | seconds,
+    }
