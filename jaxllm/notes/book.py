@@ -6,15 +6,20 @@ is one call of the library on something known.
 
 import copy
 import functools
+import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.config import GPTConfig, gpt2_config
-from jaxllm.data import corpora
+from jaxllm.data import corpora, tokenizers
+from jaxllm.data.tokenizers import Tokenizer
+from jaxllm.errors import CheckpointError
 from jaxllm.models import blocks, dropout, embeddings, linear
 from jaxllm.notes import draws, stream
+from jaxllm.pretrained import load
 from jaxllm.types import Array, Params
 
 # "Your journey starts with one step": six words, three made-up features each.
@@ -92,14 +97,44 @@ def untrained(cfg: GPTConfig, seed: int = 123) -> tuple[Params, stream.Stream]:
 
 
 def forget() -> None:
-    """Let go of the model that `untrained` keeps for the next call."""
+    """Let go of the models that are kept for the next call."""
     _drawn.cache_clear()
+    published.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)
 def _drawn(cfg: GPTConfig, seed: int) -> tuple[Params, stream.Stream]:
     source = stream.seed(seed)
     return jax.device_put(draws.gpt_parameters(source, cfg)), source
+
+
+def find_published(size: str) -> pathlib.Path | None:
+    """Find the folder of a published GPT-2: $JAXLLM_WEIGHTS/124M, or gpt2-124M, ..."""
+    root = os.environ.get("JAXLLM_WEIGHTS")
+    names = (size, f"gpt2-{size}", _HUB_NAMES[size])
+    folders = [pathlib.Path(root, name) for name in names] if root else []
+    return next(filter(pathlib.Path.is_dir, folders), None)
+
+
+_HUB_NAMES = {
+    "124M": "gpt2",
+    "355M": "gpt2-medium",
+    "774M": "gpt2-large",
+    "1558M": "gpt2-xl",
+}
+
+
+@functools.lru_cache(maxsize=1)
+def published(size: str) -> tuple[Params, GPTConfig, Tokenizer]:
+    """Load a published GPT-2 and its tokenizer from the folder $JAXLLM_WEIGHTS."""
+    folder = find_published(size)
+    if folder is None:
+        raise CheckpointError(
+            f"the published GPT-2 {size} must lie in a folder {size} or "
+            f"{_HUB_NAMES[size]} of $JAXLLM_WEIGHTS, got none"
+        )
+    params, cfg, _ = load.load_pretrained(folder)
+    return params, cfg, tokenizers.load("gpt2")
 
 
 def attention_weights(seed: int, *, heads: int = 1) -> list[Array]:

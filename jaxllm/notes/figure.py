@@ -33,6 +33,8 @@ class Figure:
     """What the notes or the book get wrong here, and what is right."""
     long: bool = False
     """Whether it takes minutes."""
+    weights: str = ""
+    """The size of the published GPT-2 that it needs, such as 124M."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from jaxllm.errors import ConfigError, DataError
-from jaxllm.notes import figure, figures
+from jaxllm.notes import book, figure, figures
 
-Verdict = Literal["holds", "differs", "not checked"]
+Verdict = Literal["holds", "differs", "not checked", "left out"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,24 +29,28 @@ def check(
 ) -> Iterator[Result]:
     """Recompute figures, one after the other, on what the preamble imports.
 
-    A figure whose text is not on this machine is not checked; any other error is one
-    of the library, and a figure that differs.
+    A figure whose text is not on this machine is not checked, and one whose published
+    weights are not here is left out; any other error is a figure that differs.
     """
     names = namespace() if names is None else names
     for row in chosen:
         start = time.perf_counter()
-        verdict: Verdict
-        try:
-            value = figure.compute(row, names)
-        except DataError as error:
-            verdict, got = "not checked", str(error)
-        except Exception as error:
-            verdict, got = "differs", f"{type(error).__name__}: {error}"
-        else:
-            verdict = "holds" if figure.agrees(row, value) else "differs"
-            got = figure.show(row, value)
+        verdict, got = _checked(row, names)
         expected = figure.show(row, row.expected)
         yield Result(row, verdict, expected, got, time.perf_counter() - start)
+
+
+def _checked(row: figure.Figure, names: dict[str, Any]) -> tuple[Verdict, str]:
+    if row.weights and book.find_published(row.weights) is None:
+        return "left out", f"no weights of {row.weights}: --weights names their folder"
+    try:
+        value = figure.compute(row, names)
+    except DataError as error:
+        return "not checked", str(error)
+    except Exception as error:
+        return "differs", f"{type(error).__name__}: {error}"
+    verdict = "holds" if figure.agrees(row, value) else "differs"
+    return verdict, figure.show(row, value)
 
 
 def namespace() -> dict[str, Any]:

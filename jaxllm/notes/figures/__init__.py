@@ -8,6 +8,9 @@ from jaxllm.notes.figures import (
     chapter_3,
     chapter_4,
     chapter_5,
+    chapter_5_weights,
+    chapter_6,
+    chapter_7,
 )
 
 # What the calls stand on; a reader pastes it first.
@@ -36,5 +39,12 @@ CHAPTERS = (
     ),
     Chapter(3, "Attention", chapter_3.FIGURES, chapter_3.LEFT_OUT),
     Chapter(4, "The model", chapter_4.FIGURES, chapter_4.LEFT_OUT),
-    Chapter(5, "Pretraining", chapter_5.FIGURES, chapter_5.LEFT_OUT),
+    Chapter(
+        5,
+        "Pretraining",
+        chapter_5.FIGURES + chapter_5_weights.FIGURES,
+        chapter_5.LEFT_OUT + chapter_5_weights.LEFT_OUT,
+    ),
+    Chapter(6, "A classifier", chapter_6.FIGURES, chapter_6.LEFT_OUT),
+    Chapter(7, "An assistant", chapter_7.FIGURES, chapter_7.LEFT_OUT),
 )
