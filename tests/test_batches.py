@@ -234,6 +234,9 @@ def test_an_order_from_outside_is_followed():
     got = _all(IDS, 4, DataConfig(batch_size=2), order=order, epochs=2)
     starts = [int(start) for batch in got for start in batch.inputs[:, 0]]
     assert starts == [1000 + 4 * index for index in order] * 2
+    narrow = np.array(order, np.uint8)
+    again = _all(IDS, 4, DataConfig(batch_size=2), order=narrow, epochs=2)
+    assert all(map(_equal, got, again))
 
 
 @pytest.mark.parametrize("order", [[0, 25], [-1, 0], [], [[0, 1]], [0.5, 1.0]])

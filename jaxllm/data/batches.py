@@ -21,7 +21,7 @@ from jaxllm.data import windows
 from jaxllm.errors import DataError
 from jaxllm.types import Batch
 
-CHUNK_TOKENS = 2**18
+CHUNK_TOKENS = 2**19
 """Tokens that are gathered at once, where batches are smaller."""
 
 
@@ -141,7 +141,8 @@ def training_batches(
     epoch's last batch up are masked out.
 
     Args:
-      tokens: (n,) ids: an array, a memory map, or a split of a token store.
+      tokens: (n,) ids: an array, a memory map, or a split of a token store. With
+        cfg.workers, each process gets a copy of the first two, and none of the last.
       max_length: tokens per window.
       cfg: batch_size (over all processes), stride, shuffle, drop_last, workers.
       seed: decides each epoch's order where cfg.shuffle is on.
@@ -164,16 +165,18 @@ def training_batches(
     1
     """
     windows.require_window(len(tokens), max_length)
+    stride = max_length if cfg.stride is None else cfg.stride
+    n_windows = windows.window_count(len(tokens), max_length, stride)
     plan = BatchPlan(
         n_tokens=len(tokens),
         max_length=max_length,
-        stride=max_length if cfg.stride is None else cfg.stride,
+        stride=stride,
         batch_size=cfg.batch_size,
         seed=seed,
         shuffle=cfg.shuffle and order is None,
         drop_last=cfg.drop_last,
         epochs=epochs,
-        order=None if order is None else np.asarray(order),
+        order=None if order is None else _checked_order(order, n_windows),
         process_index=process_index,
         process_count=process_count,
     )
@@ -366,24 +369,26 @@ def _check(plan: BatchPlan) -> None:
         raise DataError(f"epochs must be >= 1, got {plan.epochs}")
     if not 0 <= plan.seed < 2**64:
         raise DataError(f"seed must be in [0, 2**64), got {plan.seed}")
-    n = windows.window_count(plan.n_tokens, plan.max_length, plan.stride)
-    order = plan.order
-    if order is not None:
-        if order.ndim != 1 or order.dtype.kind not in "iu" or not order.size:
-            raise DataError(
-                "order must be a sequence of window indices, "
-                f"got shape {order.shape} of {order.dtype}"
-            )
-        if order.min() < 0 or order.max() >= n:
-            raise DataError(
-                f"order must hold indices in [0, {n}), "
-                f"got {order.min()} to {order.max()}"
-            )
     if not plan.batches_per_epoch:
         raise DataError(
             f"a batch of {plan.batch_size} windows needs as many, there are "
             f"{plan.windows_per_epoch}; lower batch_size or turn drop_last off"
         )
+
+
+def _checked_order(order: Sequence[int] | np.ndarray, n_windows: int) -> np.ndarray:
+    order = np.asarray(order)
+    if order.ndim != 1 or order.dtype.kind not in "iu" or not order.size:
+        raise DataError(
+            "order must be a sequence of window indices, "
+            f"got shape {order.shape} of {order.dtype}"
+        )
+    if order.min() < 0 or order.max() >= n_windows:
+        raise DataError(
+            f"order must hold indices in [0, {n_windows}), "
+            f"got {order.min()} to {order.max()}"
+        )
+    return order.astype(np.int64)
 
 
 def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:

@@ -21,6 +21,9 @@ from jaxllm.errors import DataError
 FORMAT = 1
 MANIFEST, PROGRESS, TOKENIZER = "manifest.json", "progress.json", "tokenizer.json"
 
+# Two processes take about as long to start as this many jobs take without them.
+_FEW_JOBS = 16
+
 SHARD_CHARACTERS = 2**28
 """Text that makes a shard: what is done again, at most, after a kill."""
 
@@ -69,8 +72,8 @@ def prepare(
       validation_fraction: the share that is held out, in (0, 1).
       allow_special: whether `<|endoftext|>` and the like in a text become special
         tokens; they are plain text otherwise.
-      workers: processes that tokenize; None for one per core. A short corpus is
-        tokenized in this process.
+      workers: processes that tokenize; None for one per core, or none where the
+        corpus is short. 0 and 1 tokenize in this process.
       shard_characters: text per shard.
       progress: told the characters done after each part; how many there are is not
         known.
@@ -96,9 +99,9 @@ def prepare(
     jobs = encoding.group_pieces(
         pieces, validation_fraction if split == "documents" else 0.0
     )
-    peeked = list(itertools.islice(jobs, 2))
-    if len(peeked) < 2:
-        workers = 0  # starting a process takes longer than a single job
+    peeked = list(itertools.islice(jobs, _FEW_JOBS))
+    if workers is None:
+        workers = 0 if len(peeked) < _FEW_JOBS else _cores()
     jobs = _reported(itertools.chain(peeked, jobs), progress)
     records = _begin(folder, tokenizer, plan)
     done = tuple(records)
@@ -115,7 +118,7 @@ def _write_shards(
     folder: pathlib.Path,
     tokenizer: tokenizers.Tokenizer,
     plan: dict[str, Any],
-    workers: int | None,
+    workers: int,
 ) -> Iterator[dict[str, Any]]:
     """Write the shards that are not done; yield the record of each as it is whole."""
     encode = functools.partial(
@@ -124,7 +127,6 @@ def _write_shards(
         tokenizer_hash=tokenizer.hash,
         allow_special=plan["allow_special"],
     )
-    workers = _cores() if workers is None else workers
     groups = shards.group_jobs(jobs, plan["shard_characters"])
     for record in done:
         if shards.text_sha256(next(groups, ())) != record["text_sha256"]:
