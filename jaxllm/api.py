@@ -1,0 +1,58 @@
+"""Everything that `import jaxllm` offers, in the order of the data's way."""
+
+from jaxllm.config import (
+    DataConfig,
+    GPTConfig,
+    LoopConfig,
+    MeshConfig,
+    OptimizerConfig,
+    TokenizerConfig,
+    TrainConfig,
+    gpt2_config,
+    gpt3_config,
+)
+from jaxllm.errors import JaxllmError
+from jaxllm.types import Batch
+
+from jaxllm.data.tokenizers import (
+    Tokenizer,
+    add_special_tokens,
+    learn as learn_tokenizer,
+    load as load_tokenizer,
+    save as save_tokenizer,
+)
+from jaxllm.data.corpora import documents
+from jaxllm.data.token_store import open_store, prepare
+from jaxllm.data.windows import sliding_windows
+from jaxllm.data.batches import evaluation_batches, training_batches
+
+from jaxllm.models.attention import (
+    causal_attention,
+    init_cache,
+    multi_head_attention,
+    self_attention,
+    simple_attention,
+    stacked_heads,
+)
+from jaxllm.models.gpt import (
+    apply,
+    check_tokens,
+    count_params,
+    hidden_states,
+    init_params,
+    trace,
+    unembed,
+)
+
+from jaxllm.training.losses import cross_entropy, next_token_loss
+from jaxllm.training.optimizers import learning_rate_schedule, make_optimizer
+from jaxllm.training.state import TrainState, init_train_state
+from jaxllm.training.steps import evaluation_step, train_step
+from jaxllm.training.loop import train
+from jaxllm.training.runs import load_run
+
+from jaxllm.inference.sampling import Sampling, sample
+from jaxllm.inference.generate import generate, stream
+
+from jaxllm.pretrained.load import load_pretrained
+from jaxllm.pretrained.save import save_pretrained
