@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxllm.config import DataConfig
-from jaxllm.data import batches, windows
+from jaxllm.data import batch_plan, batches, windows
 from jaxllm.errors import DataError
 from jaxllm.types import Batch
 
@@ -32,7 +32,7 @@ def _plan(**changes):
         "drop_last": True,
         "epochs": None,
     }
-    return batches.BatchPlan(**(plan | changes))
+    return batch_plan.BatchPlan(**(plan | changes))
 
 
 def _equal(one: Batch, other: Batch) -> bool:
@@ -77,7 +77,7 @@ def test_a_shuffled_epoch_visits_every_window_once(
         drop_last=False,
     )
     n = plan.batches_per_epoch
-    index = batches.window_indices(plan, np.arange(epoch * n, (epoch + 1) * n))
+    index = batch_plan.window_indices(plan, np.arange(epoch * n, (epoch + 1) * n))
     counted = index[index >= 0]
     assert sorted(counted) == list(
         range(windows.window_count(n_tokens, max_length, stride))
@@ -87,13 +87,13 @@ def test_a_shuffled_epoch_visits_every_window_once(
 
 @given(n=st.integers(1, 5000), key=st.integers(0, 2**64 - 1))
 def test_permute_is_one_to_one(n, key):
-    index = batches.permute(np.arange(n), n, np.array([key], np.uint64))
+    index = batch_plan.permute(np.arange(n), n, np.array([key], np.uint64))
     assert sorted(index) == list(range(n))
 
 
 def test_permute_reaches_indices_beyond_32_bits():
     n = 2**40 + 7
-    index = batches.permute(np.arange(n - 1000, n), n, np.array([1], np.uint64))
+    index = batch_plan.permute(np.arange(n - 1000, n), n, np.array([1], np.uint64))
     assert len(set(index.tolist())) == 1000
     assert index.min() >= 0
     assert 2**38 < index.max() < n
@@ -102,7 +102,7 @@ def test_permute_reaches_indices_beyond_32_bits():
 def test_every_place_in_an_epoch_is_as_likely_for_every_window():
     keys = np.arange(20_000, dtype=np.uint64)[:, None] << np.uint64(20)
     positions = np.broadcast_to(np.arange(10), (20_000, 10))
-    index = batches.permute(positions, 10, keys)
+    index = batch_plan.permute(positions, 10, keys)
     counts = np.stack([np.bincount(column, minlength=10) for column in index.T])
     chi_square = ((counts - 2000) ** 2 / 2000).sum()  # 81 degrees of freedom
     assert chi_square < 81 + 6 * np.sqrt(2 * 81)
@@ -111,7 +111,7 @@ def test_every_place_in_an_epoch_is_as_likely_for_every_window():
 def test_epochs_and_seeds_have_orders_of_their_own():
     orders = {
         (seed, epoch): tuple(
-            batches.window_indices(
+            batch_plan.window_indices(
                 _plan(seed=seed), np.arange(epoch * 6, (epoch + 1) * 6)
             ).ravel()
         )
