@@ -1,7 +1,7 @@
-"""Figures of a run in, pictures out: the only file that knows matplotlib."""
+"""Metrics in, pictures out: the only door to matplotlib."""
 
-import io
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -10,37 +10,51 @@ from jaxllm.data import disk
 
 
 def loss_curve(
-    records: list[dict[str, Any]],
-    path: str | os.PathLike[str],
+    metrics: Iterable[dict[str, Any]],
+    path: str | os.PathLike[str] | None = None,
     *,
     unigram_entropy: float | None = None,
-) -> None:
-    """Draw training and validation loss over steps, as a PNG.
+) -> Figure:
+    """Draw training and validation loss over the steps of a run.
 
     Args:
-      records: lines of metrics.jsonl: their kind, step, and loss or validation_loss.
-      unigram_entropy: a line to be under: the loss of knowing only how often each
-        token occurs.
+      metrics: the records of a run's metrics.jsonl; each has a kind and a step.
+      path: where to save the picture as PNG; None to save nothing.
+      unigram_entropy: drawn as a line, in nats: what a model reaches that knows how
+        often each token occurs and no more.
+
+    >>> records = [{"kind": "train", "step": 1, "loss": 4.2},
+    ...            {"kind": "train", "step": 2, "loss": 3.1},
+    ...            {"kind": "evaluation", "step": 2, "validation_loss": 3.3}]
+    >>> axes = loss_curve(records).axes[0]
+    >>> [line.get_label() for line in axes.lines]
+    ['training', 'validation']
     """
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel="loss in nats per token")
-    axes.plot(*_points(records, "train", "loss"), label="training", linewidth=1)
-    held_out = _points(records, "evaluation", "validation_loss")
-    axes.plot(*held_out, label="validation", marker=".")
+    # A Figure of its own needs no display, and leaves pyplot's global state alone.
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    records = list(metrics)
+    for kind, field, label, style in (
+        ("train", "loss", "training", {"linewidth": 1, "alpha": 0.7}),
+        ("evaluation", "validation_loss", "validation", {"marker": "o", "ms": 4}),
+    ):
+        points = [(r["step"], r[field]) for r in records if r["kind"] == kind]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, **style)
     if unigram_entropy is not None:
         axes.axhline(
-            unigram_entropy, color="gray", linestyle=":", label="unigram entropy"
+            unigram_entropy,
+            label="unigram entropy",
+            color="gray",
+            linestyle="--",
+            linewidth=1,
         )
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per token)")
     axes.grid(alpha=0.3)
-    axes.legend()
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150)
-    with disk.atomic_writer(path) as file:
-        file.write(image.getvalue())
-
-
-def _points(
-    records: list[dict[str, Any]], kind: str, name: str
-) -> tuple[list[int], list[float]]:
-    chosen = [record for record in records if record["kind"] == kind]
-    return [record["step"] for record in chosen], [record[name] for record in chosen]
+    if axes.lines:
+        axes.legend()
+    if path is not None:
+        with disk.atomic_writer(path) as file:
+            figure.savefig(file, format="png", dpi=150)
+    return figure
