@@ -15,7 +15,7 @@ import openai_form
 import pytest
 
 from jaxllm.config import GPTConfig
-from jaxllm.errors import CheckpointError, ConfigError, TokenizerError
+from jaxllm.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from jaxllm.models import gpt
 from jaxllm.pretrained import hub, load, safetensors_file, save, tensors
 
@@ -177,7 +177,7 @@ def test_a_folder_with_nothing_in_it_says_what_is_wanted(tmp_path):
     with pytest.raises(CheckpointError, match=r"must hold model\.safetensors"):
         load.load_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not JSON"):
+    with pytest.raises(DataError, match="must be JSON"):
         load.load_pretrained(tmp_path)
 
 

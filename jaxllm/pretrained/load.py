@@ -4,16 +4,15 @@ Two forms are read: Hugging Face's folder (config.json, safetensors) and OpenAI'
 (hparams.json, a TensorFlow checkpoint). Nothing that could run code is opened.
 """
 
-import json
 import os
 import pathlib
 import re
-from typing import Any
 
 import jax
 import numpy as np
 
 from jaxllm.config import GPTConfig
+from jaxllm.data import disk
 from jaxllm.data.tokenizers import Tokenizer
 from jaxllm.errors import CheckpointError
 from jaxllm.pretrained import (
@@ -53,6 +52,7 @@ def load_pretrained(
     Raises:
         CheckpointError: a file is missing, damaged, of a form that can hold code, or
             does not fit the config; before anything has been used.
+        DataError: a file cannot be read, or is not JSON.
         ConfigError: it is not a GPT-2 that this library computes.
         TokenizerError: the tokenizer cannot be read, or has ids beyond the model's.
     """
@@ -69,7 +69,7 @@ def load_pretrained(
 
 def _read_openai(folder: pathlib.Path) -> tuple[GPTConfig, dict[str, StoredTensor]]:
     """Read OpenAI's form; its convolution kernels have a leading axis of one."""
-    cfg = configs.from_openai(read_json(folder / "hparams.json"))
+    cfg = configs.from_openai(disk.read_json(folder / "hparams.json"))
     pointer = folder / "checkpoint"
     text = pointer.read_text("utf-8") if pointer.exists() else ""
     found = re.search(r'^model_checkpoint_path: "([^"]+)"', text, re.MULTILINE)
@@ -94,7 +94,7 @@ def _read_huggingface(
         raise CheckpointError(
             f"{folder} must hold config.json (Hugging Face) or hparams.json (OpenAI)"
         )
-    settings = read_json(folder / "config.json")
+    settings = disk.read_json(folder / "config.json")
     _require_safetensors(folder)
     table = {
         name.removeprefix(_PREFIX): stored
@@ -143,14 +143,3 @@ def _equal(a: StoredTensor, b: StoredTensor) -> bool:
         return False
     A, B = tensors.map_tensor(a), tensors.map_tensor(b)
     return all(np.array_equal(row, other) for row, other in zip(A, B, strict=True))
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Read a JSON object; CheckpointError if the file does not hold one."""
-    try:
-        settings = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
-    return settings

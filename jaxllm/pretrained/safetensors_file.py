@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxllm.data import disk
 from jaxllm.errors import CheckpointError
 from jaxllm.pretrained.tensors import FLOATS, StoredTensor
 
@@ -117,14 +118,11 @@ def read_folder(folder: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return read_table(folder / "model.safetensors")
-    try:
-        weight_map = dict(json.loads(index.read_text("utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{index} must hold a weight_map from tensors to files, got {error!r}"
-        ) from error
+    weight_map = disk.read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index} must hold a weight_map, from tensors to files")
     table = {}
-    for file in sorted(set(weight_map.values())):
+    for file in sorted({str(file) for file in weight_map.values()}):
         # A name with a path in it could point anywhere on the disk.
         if pathlib.PurePath(file).name != file or not (folder / file).exists():
             raise CheckpointError(f"{index} names {file!r}, which is not beside it")
@@ -145,7 +143,6 @@ def write(
         path: the file; it appears under this name only when it is whole.
         tensors: for each name the shape, the type, and a function that makes the array.
     """
-    path = pathlib.Path(path)
     # transformers opens a file only if it says which framework's layout it has.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
@@ -159,11 +156,9 @@ def write(
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _LENGTH_BYTES)  # the tensors then start aligned
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with disk.atomic_writer(path) as file:
         file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
         for _, dtype, make in tensors.values():
             array = np.ascontiguousarray(make(), dtype)
             # As bytes, since bfloat16 has no buffer of its own.
             file.write(array.reshape(-1).view(np.uint8).data)
-    os.replace(partial, path)

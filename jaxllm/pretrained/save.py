@@ -1,11 +1,11 @@
 """Parameters, config and tokenizer in, a folder out that opens in transformers."""
 
-import json
 import os
 import pathlib
 from typing import Any
 
 from jaxllm.config import GPTConfig
+from jaxllm.data import disk
 from jaxllm.data.tokenizers import Tokenizer
 from jaxllm.pretrained import configs, tokenizer_files, weights
 from jaxllm.types import Params
@@ -34,6 +34,7 @@ def save_pretrained(
         ConfigError: GPT-2 cannot express the config; the field is named.
         TokenizerError: transformers has no tokenizer of this kind.
         CheckpointError: the parameters are not those of the config.
+        DataError: the folder cannot be written.
     """
     folder = pathlib.Path(folder)
     end_of_text = None if tokenizer is None else tokenizer.end_of_text
@@ -48,8 +49,10 @@ def save_pretrained(
     if tokenizer is not None:
         tokenizer_files.require_fit(tokenizer, cfg)
         files |= tokenizer_files.write(tokenizer, cfg.context_length)
-    folder.mkdir(parents=True, exist_ok=True)
     weights.write_params(params, cfg, folder / "model.safetensors", dtype)
     for name, content in files.items():
-        text = content if isinstance(content, str) else json.dumps(content, indent=2)
-        (folder / name).write_text(text, "utf-8")
+        if isinstance(content, str):
+            with disk.atomic_writer(folder / name) as file:
+                file.write(content.encode())
+        else:
+            disk.write_json(folder / name, content)
