@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Kind = Literal["E", "R", "W"]
+Kind = Literal["E", "R", "W", "H"]
 """E: exact, whatever the random numbers. R: needs PyTorch's stream. W: needs the
-published weights of GPT-2."""
+published weights of GPT-2. H: depends on the hardware."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,13 @@ def _count(max_length: int, stride: int, n_ids: int = 5145) -> str:
 
 FIGURES = (
     Figure(
+        "text-50-to-55",
+        "E",
+        "ch02",
+        _IDS + '[tokenizers.load("gpt2").decode([i]) for i in ids[50:55]]',
+        [" and", " established", " himself", " in", " a"],
+    ),
+    Figure(
         "window-first",
         "E",
         "ch02",

@@ -218,7 +218,7 @@ FIGURES = (
 LEFT_OUT = (
     LeftOut(
         "multi-head-timings",
-        "E",
+        "H",
         "ch03/02: milliseconds on a CPU and an A100",
         "a timing of other programs on other machines",
     ),

@@ -1,6 +1,6 @@
 """Chapter 4: the model."""
 
-from jaxllm.notes.figure import Figure, LeftOut, Printed
+from jaxllm.notes.figure import Figure, LeftOut, Printed, ids
 
 _SIZES = {
     "small": ("124M", 163_009_536, 124_412_160, "621.83"),
@@ -24,6 +24,13 @@ _TRAINED_MODE = (
     "params, source = book.untrained(book.GPT_124M)\n"
     "keep = draws.dropout_masks(source, book.GPT_124M, 2, 4)\n"
     "logits = gpt.apply(params, book.TWO_TEXTS, book.GPT_124M, key=keep)\n"
+)
+_GREEDY = (
+    "params, _ = book.untrained(book.GPT_124M)\n"
+    'gpt2 = tokenizers.load("gpt2")\n'
+    'prompt = gpt2.encode("Hello, I am")\n'
+    "tokens = generate.generate(\n"
+    "    params, prompt, book.GPT_124M, max_new_tokens=10, temperature=0)\n"
 )
 
 
@@ -228,6 +235,22 @@ FIGURES = (
         _TRAINED_MODE + "logits[1, 3, np.array([0, 1, 2, -3, -2, -1])]",
         Printed("-0.1565 0.3926 0.3288 ... 1.2630 -0.1858 0.0388"),
     ),
+    Figure(
+        "greedy-ids",
+        "R",
+        "ch04 tests",
+        _GREEDY + "tokens[4:]",
+        ids("27018 24086 47843 30961 42348 7267 49706 43231 47062 34657"),
+        "With a cache of keys and values or without one, these are the tokens.",
+    ),
+    Figure(
+        "greedy-text",
+        "R",
+        "ch04",
+        _GREEDY + "gpt2.decode(tokens)",
+        "Hello, I am Featureiman Byeswickattribute argue logger Normandy Compton "
+        "analogous",
+    ),
 )
 
 LEFT_OUT = (
@@ -240,7 +263,7 @@ LEFT_OUT = (
     ),
     LeftOut(
         "cache-speeds",
-        "E",
+        "H",
         "ch04/03: 27, 144 and 166 tokens/s on an M4",
         "a timing of other programs on other machines",
     ),

@@ -58,6 +58,13 @@ _LOG = """
 85 0.391 6.452
 """.strip().splitlines()
 
+_REMARKS = {
+    "0": "The notebook now shows a log made on Apple's GPU, whose dropout cannot be "
+    "repeated; this is the CPU's.",
+    "5": "The book decays every parameter, biases and norms too, as decay='all' does; "
+    "jaxllm's default spares them.",
+}
+
 # Behind each epoch, line ends shown as blanks.
 _SAMPLES = (
     ",,,,,,,,,,,,." + 37 * " ",
@@ -129,6 +136,8 @@ FIGURES = (
         "ch05",
         _TOY + "losses.cross_entropy(logits, targets)[0]",
         Printed("10.7940"),
+        "The book starts from PyTorch's initial values, with embeddings of variance 1; "
+        "GPT-2 started from N(0, 0.02), jaxllm's default.",
     ),
     Figure(
         "toy-perplexity",
@@ -156,6 +165,8 @@ FIGURES = (
         + "[[batch.inputs.shape for batch in batches.training_batches(\n"
         "    ids, 256, in_order, epochs=1)] for ids in (train, validation)]",
         [[[2, 256]] * 9, [[2, 256]]],
+        "A text shorter than the context has no batch: the book averages nothing, NaN; "
+        "here it is an error.",
     ),
     Figure(
         "split-tokens-in-batches",
@@ -202,10 +213,7 @@ FIGURES = (
             "ch05; book, printed for CPU",
             f"pretraining.losses({step})",
             Printed(f"{train} {validation}"),
-            "The notebook now shows a log made on Apple's GPU, whose dropout cannot "
-            "be repeated; this is the CPU's."
-            if step == "0"
-            else "",
+            _REMARKS.get(step, ""),
             long=int(step) > 0,
         )
         for step, train, validation in map(str.split, _LOG)
@@ -311,6 +319,12 @@ FIGURES = (
 )
 
 LEFT_OUT = (
+    LeftOut(
+        "grid-of-settings",
+        "E",
+        "ch05/05: 12,960 combinations",
+        "counts the settings of another script",
+    ),
     LeftOut(
         "log-on-apple-gpu",
         "R",

@@ -47,6 +47,12 @@ LEFT_OUT = (
         _NO_LABELLED,
     ),
     LeftOut(
+        "spam-before-training",
+        "W",
+        "ch06: a fresh head's logits -1.5854 0.9904 ...; 46.25, 45.00 and 48.75 %",
+        _NO_CLASSIFIER,
+    ),
+    LeftOut(
         "spam-classification",
         "W",
         "ch06: losses 2.153/2.392 ... 0.083/0.074; 97.21, 97.32 and 95.67 %",
