@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Train a small GPT on the Python standard library's source, and read what it writes.
-# About three minutes of training on two CPU cores, after the installation.
+# About three minutes of training on two CPU cores, after the installation. Started
+# again, it goes on with the run; delete runs/quickstart to begin anew.
 #
 #   scripts/quickstart.sh [--any.nested.key VALUE ...]
 
@@ -9,4 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 
 environment
-jaxllm train --config configs/quickstart.yaml "$@"
+if [ -e runs/quickstart/config.yaml ]; then
+  jaxllm train --resume runs/quickstart "$@"
+else
+  jaxllm train --config configs/quickstart.yaml "$@"
+fi

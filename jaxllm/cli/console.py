@@ -91,11 +91,13 @@ def progress_line(
     return "  ".join([*parts, note] if note else parts)
 
 
-def counted(items: Iterable[T], report: Report) -> Iterator[T]:
+def counted(
+    items: Iterable[T], report: Report, total: int | None = None
+) -> Iterator[T]:
     """Pass items on, and report how many have gone by."""
     for done, item in enumerate(items, 1):
         yield item
-        report(done)
+        report(done, total)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,18 +1,20 @@
 """A path in, a model that can be asked out: where `generate` and `chat` begin."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxllm.cli.options import TextOptions
 from jaxllm.config import GPTConfig
-from jaxllm.data import tokenizers
+from jaxllm.data import corpora, tokenizers
 from jaxllm.errors import CheckpointError, ConfigError, DataError
 from jaxllm.inference import generate, sampling
 from jaxllm.pretrained import load as pretrained
-from jaxllm.training import runs
+from jaxllm.training import preparation, runs
 from jaxllm.types import Params
 
 
@@ -38,6 +40,28 @@ def load(
     if tokenizer is None:
         raise CheckpointError(f"{source} has no tokenizer; GPT-2's files say its words")
     return params, cfg, tokenizer
+
+
+def text_ids(
+    run: str, tokenizer: tokenizers.Tokenizer, text: str | None, text_column: str
+) -> Any:
+    """Find the ids to measure a model on: (n,), an array or a part of a token store.
+
+    Args:
+        text: a corpus; None takes what the run has held out.
+    """
+    if text is None and not runs.is_run(run):
+        raise ConfigError(f"text must be given: {run} is no run, and holds nothing out")
+    if text is None:
+        cfg = dataclasses.replace(runs.read_config(run), run_dir=run)
+        store = preparation.find_tokens(cfg, tokenizer, 1, lambda kind, record: None)
+        return store.validation
+    end = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+    rows = [
+        np.append(tokenizer.encode_ordinary(document), end)
+        for document in corpora.documents(text, text_column=text_column)
+    ]
+    return np.concatenate(rows).astype(np.int32)
 
 
 def encode_prompt(

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxllm.cli import arguments, console
 from jaxllm.config import TrainConfig
+from jaxllm.errors import CheckpointError
 
 # Seconds between two drawings of the loss curve while a run goes on.
 PLOT_INTERVAL = 30.0
@@ -31,9 +32,11 @@ def main(argv: list[str]) -> int:
     """Train, show how it goes, and say what came of it."""
     resumed = arguments.peek(argv, "resume")
     if resumed is not None:
+        own = pathlib.Path(resumed) / "config.yaml"
+        if not own.is_file():
+            raise CheckpointError(f"resume must be a run directory, {own} is missing")
         # A run may have been moved, so where it is counts, not where it was.
-        own = ["--config", str(pathlib.Path(resumed) / "config.yaml")]
-        argv = [*own, *argv, "--run_dir", resumed]
+        argv = ["--config", str(own), *argv, "--run_dir", resumed]
     cfg = _train_config(arguments.parse(Options, argv, "jaxllm train"))
 
     from jaxllm.distributed import startup
@@ -150,7 +153,7 @@ def summary(cfg: TrainConfig, facts: dict[str, Any]) -> str:
         entropy = facts["unigram_entropy"]
         lines += [
             quality_line(facts),
-            f"unigram entropy {entropy:.4f}, the loss of knowing how frequent tokens are",
+            f"unigram entropy {entropy:.4f}: what knowing only frequencies would lose",
         ]
     for text in facts.get("texts", []):
         lines += ["", text]
