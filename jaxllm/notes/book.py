@@ -5,6 +5,7 @@ is one call of the library on something known.
 """
 
 import copy
+import dataclasses
 import functools
 import os
 import pathlib
@@ -69,14 +70,7 @@ NEXT_WORDS = "closer every effort forward inches moves pizza toward you".split()
 GPT_124M = gpt2_config(
     "124M", tied_head=False, qkv_bias=False, drop_rate=0.1, init="pytorch"
 )
-GPT_256 = gpt2_config(
-    "124M",
-    context_length=256,
-    tied_head=False,
-    qkv_bias=False,
-    drop_rate=0.1,
-    init="pytorch",
-)
+GPT_256 = dataclasses.replace(GPT_124M, context_length=256)
 
 
 @functools.cache
@@ -94,12 +88,6 @@ def untrained(cfg: GPTConfig, seed: int = 123) -> tuple[Params, stream.Stream]:
     """
     params, draws_left = _drawn(cfg, seed)
     return params, copy.deepcopy(draws_left)
-
-
-def forget() -> None:
-    """Let go of the models that are kept for the next call."""
-    _drawn.cache_clear()
-    published.cache_clear()
 
 
 @functools.lru_cache(maxsize=1)
@@ -135,6 +123,12 @@ def published(size: str) -> tuple[Params, GPTConfig, Tokenizer]:
         )
     params, cfg, _ = load.load_pretrained(folder)
     return params, cfg, tokenizers.load("gpt2")
+
+
+def forget() -> None:
+    """Let go of the models that are kept for the next call."""
+    _drawn.cache_clear()
+    published.cache_clear()
 
 
 def attention_weights(seed: int, *, heads: int = 1) -> list[Array]:

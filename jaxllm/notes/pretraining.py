@@ -7,7 +7,7 @@ masks of each step, and what every evaluation takes from the stream by looking a
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -90,7 +90,7 @@ def split_ids() -> tuple[np.ndarray, np.ndarray]:
 def run(epochs: int = EPOCHS) -> Iterator[Losses | Sample | Finished]:
     """Pretrain, and yield each line of the log when the run comes to it."""
     params, source = book.untrained(CFG)
-    train_ids, validation_ids = split_ids()
+    train_ids, _ = split_ids()
     n_windows = windows.window_count(len(train_ids), CFG.context_length)
     total_steps = epochs * (n_windows // DATA.batch_size)
     optimizer = optimizers.make_optimizer(OPTIMIZER, total_steps)
@@ -99,17 +99,13 @@ def run(epochs: int = EPOCHS) -> Iterator[Losses | Sample | Finished]:
     now = state.train_state_of(params, optimizer, jax.random.key(0))
     step = 0
     for epoch in range(1, epochs + 1):
-        for batch in _loader(train_ids, source, shuffle=True):
-            keep = draws.dropout_masks(source, CFG, *batch.inputs.shape)
-            now, _ = _train_step(now, batch, CFG, optimizer, key=keep)
-            if step % 5 == 0:
-                seen = _loader(train_ids, source, shuffle=True)
-                unseen = _loader(validation_ids, source, shuffle=False)
-                five = itertools.islice(seen, 5)
-                yield Losses(
-                    step, mean_loss(now.params, five), mean_loss(now.params, unseen)
-                )
-            step += 1
+        with _loader(train_ids, source, shuffle=True) as epoch_batches:
+            for batch in epoch_batches:
+                keep = draws.dropout_masks(source, CFG, *batch.inputs.shape)
+                now, _ = _train_step(now, batch, CFG, optimizer, key=keep)
+                if step % 5 == 0:
+                    yield Losses(step, *_evaluated(now.params, source))
+                step += 1
         yield Sample(epoch, continued(now.params, 50))
     yield Finished(now.params)
 
@@ -136,9 +132,17 @@ _train_step = jax.jit(
 _evaluation_step = jax.jit(steps.evaluation_step, static_argnames="cfg")
 
 
+def _evaluated(params: Params, source: stream.Stream) -> tuple[float, float]:
+    train_ids, validation_ids = split_ids()
+    with _loader(train_ids, source, shuffle=True) as seen:
+        train = mean_loss(params, itertools.islice(seen, 5))
+    with _loader(validation_ids, source, shuffle=False) as unseen:
+        return train, mean_loss(params, unseen)
+
+
 def _loader(
     ids: np.ndarray, source: stream.Stream, *, shuffle: bool
-) -> Iterator[Batch]:
+) -> batches.TrainingBatches:
     """Pass once over the batches of a text as a DataLoader would."""
     count = windows.window_count(len(ids), CFG.context_length)
     order = source.loader_order(count, shuffle=shuffle)
@@ -148,11 +152,11 @@ def _loader(
 
 
 @functools.cache
-def _lines() -> tuple[list, Iterator]:
+def _lines() -> tuple[list[Any], Iterator[Any]]:
     return [], run()
 
 
-def _first(wanted: Any) -> Any:
+def _first(wanted: Callable[[Any], bool]) -> Any:
     """Find a line in the log so far, or run on until it comes."""
     log, rest = _lines()
     for line in log:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
@@ -82,6 +83,9 @@ def select(
     ]
     chosen = [(part, rows) for part, rows in chosen if rows]
     if not chosen:
+        for row in itertools.chain.from_iterable(p.left_out for p in figures.CHAPTERS):
+            if row.name == name:
+                raise ConfigError(f"{name} is left out: {row.reason}")
         raise ConfigError(f"no figure is called {name!r}; docs/notes.md names them all")
     return chosen
 
