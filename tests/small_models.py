@@ -1,6 +1,7 @@
 """A model small enough for a test, and data for it, made without compiling anything."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.config import GPTConfig
@@ -15,11 +16,10 @@ def random_params(cfg: GPTConfig = CFG, seed: int = 0):
 
     `init_params` would compile a random generator per parameter, for seconds.
     """
-    random = np.random.default_rng(seed)
+    normal = np.random.default_rng(seed).normal
     shapes = jax.eval_shape(lambda: gpt.init_params(jax.random.key(0), cfg))
     return jax.tree.map(
-        lambda leaf: jax.numpy.asarray(0.2 * random.normal(size=leaf.shape), leaf.dtype),
-        shapes,
+        lambda leaf: jnp.asarray(0.2 * normal(size=leaf.shape), leaf.dtype), shapes
     )
 
 

@@ -1,0 +1,100 @@
+"""SIGKILL at random moments loses nothing but the steps since the last checkpoint."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from jaxllm.training import runs
+
+SCRIPT = pathlib.Path(__file__).parent / "small_runs.py"
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(SCRIPT.parents[1]),
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+}
+
+
+def start(folder: pathlib.Path) -> subprocess.Popen:
+    words = [sys.executable, str(SCRIPT), str(folder)]
+    if runs.is_run(folder / "run"):
+        words.append("--resume")
+    return subprocess.Popen(
+        words,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(folder: pathlib.Path) -> str:
+    process = start(folder)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output
+
+
+def kill_after(folder: pathlib.Path, event: str, count: int, delay: float) -> bool:
+    """Kill a run some time after it has told of an event so many times.
+
+    Returns whether it was killed, and had not finished before.
+    """
+    process = start(folder)
+    for line in process.stdout:
+        count -= f'"event": "{event}"' in line
+        if count <= 0:
+            threading.Timer(delay, process.kill).start()
+            break
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def bits(folder: pathlib.Path):
+    """Everything that a run ends with, but for times."""
+    import jax
+
+    from jaxllm.training import checkpoints
+
+    params, _, tokenizer = runs.load_run(folder / "run")
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params)]
+    facts = checkpoints.read_facts(folder / "run" / "checkpoints", 60)
+    lines = [
+        (r["kind"], r["step"], r.get("loss"), r.get("validation_loss"))
+        for r in runs.read_metrics(folder / "run")
+    ]
+    return leaves, facts["data"], tokenizer.hash, lines
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    finish(folder)
+    return folder
+
+
+def kill_again_and_again(folder, kills, seed, undisturbed):
+    random.seed(seed)
+    killed = 0
+    for _ in range(kills):
+        event = random.choice(["tokenizing", "start", "train", "train", "checkpoint"])
+        count = random.randint(1, 15) if event == "train" else random.randint(1, 3)
+        # A save takes some hundredths of a second: many kills fall into one.
+        killed += kill_after(folder, event, count, random.uniform(0, 0.1))
+    assert killed > 0
+    finish(folder)
+    assert bits(folder) == bits(undisturbed)
+
+
+def test_a_run_that_is_killed_several_times_ends_with_the_same_bits(undisturbed):
+    kill_again_and_again(undisturbed.parent / "killed", 3, 0, undisturbed)
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bits(undisturbed):
+    kill_again_and_again(undisturbed.parent / "killed twenty times", 20, 1, undisturbed)
