@@ -1,0 +1,214 @@
+"""The commands that make a run and use one, in the way a user does."""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import resource
+import shutil
+
+import pytest
+
+from jaxllm.cli import main
+
+TEXT = "the cat sat on the mat, the dog sat on the cat.\n" * 40
+
+TINY = {
+    "tokenizer.kind": "char",
+    "data.batch_size": "8",
+    "model.vocab_size": "0",
+    "model.context_length": "16",
+    "model.emb_dim": "8",
+    "model.n_heads": "2",
+    "model.n_layers": "1",
+    "loop.steps": "4",
+    "loop.eval_every": "4",
+    "loop.checkpoint_every": "2",
+    "loop.sample_tokens": "5",
+}
+
+
+def train_words(text: pathlib.Path, run: pathlib.Path, **changes: str) -> list[str]:
+    keys = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+    words = [f"--{key}={value}" for key, value in keys.items()]
+    return ["train", f"--data.corpus={text}", f"--run_dir={run}", *words]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "cats.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, text):
+    """A run of four steps, and what it printed at its end."""
+    run = tmp_path_factory.mktemp("runs") / "cats"
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main.main(train_words(text, run)) == 0
+    return run, out.getvalue()
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of that run, in another place."""
+    return pathlib.Path(shutil.copytree(trained[0], tmp_path / "moved"))
+
+
+@pytest.fixture
+def fails(capsys):
+    """A function that runs the command line and returns the line of its error."""
+
+    def run(*words: object) -> str:
+        assert main.main([str(word) for word in words]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[-1].startswith("jaxllm: error: ")
+        assert not any("Traceback" in line for line in lines)
+        return lines[-1]
+
+    return run
+
+
+def test_a_run_directory_holds_everything(trained):
+    run, _ = trained
+    there = {path.name for path in run.iterdir()}
+    assert there >= {"config.yaml", "tokenizer.json", "metrics.jsonl", "samples.md"}
+    assert (run / "checkpoints" / "4").is_dir()
+    assert (run / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_train_says_what_came_of_it(trained):
+    run, out = trained
+    assert re.search(r"validation loss \d\.\d+, perplexity [\d.]+, [\d.]+ bits", out)
+    assert re.search(r"unigram entropy \d\.\d+", out)
+    assert f"loss plot: {run}/plots/loss.png" in out
+
+
+def test_a_moved_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(run, capsys):
+    victim = max(run.glob("checkpoints/4/params/**/*"), key=os.path.getsize)
+    os.truncate(victim, victim.stat().st_size // 2)
+    assert main.main(["train", "--resume", str(run), "--loop.steps", "6"]) == 0
+    err = capsys.readouterr().err
+    assert re.search(r"checkpoints/4 is damaged.*; going on from", err)
+    assert "step 6: validation loss" in err
+    assert (run / "checkpoints" / "6").is_dir()
+
+
+def test_evaluate_prints_every_figure(run, text, capsys):
+    assert main.main(["evaluate", str(run)]) == 0
+    held_out = capsys.readouterr().out
+    assert main.main(["evaluate", str(run), "--text", str(text)]) == 0
+    whole = capsys.readouterr().out
+    for out in held_out, whole:
+        assert re.search(r"loss +\d\.\d{4} nats per token\n", out)
+        assert re.search(r"bits per byte +\d\.\d{4}\n", out)
+    assert f"tokens           {len(TEXT) - 1:,}\n" in whole
+
+
+def test_generate_goes_on_from_a_prompt_and_the_seed_decides(run, capsys):
+    words = ["generate", str(run), "--prompt", "the", "--max_new_tokens", "30"]
+    texts = []
+    for seed in "001":
+        assert main.main([*words, "--seed", seed]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("the")
+    assert len(texts[0]) == len("the") + 30 + len("\n")
+
+
+def test_chat_answers_each_line(run, capsys, monkeypatch):
+    lines = iter(["the cat", "the dog"])
+
+    def read(prompt):
+        for line in lines:
+            return line
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", read)
+    assert main.main(["chat", str(run), "--max_new_tokens", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+def test_a_store_of_another_tokenizer_is_refused(fails, text, tmp_path, capsys):
+    store = tmp_path / "store"
+    words = ["prepare", str(text), "--out", str(store), "--tokenizer.kind", "char"]
+    assert main.main(words) == 0
+    assert "tokens to train on" in capsys.readouterr().out
+    words = train_words(store, tmp_path / "run", tokenizer__kind="gpt2")
+    assert "tokenizer" in fails(*words)
+
+
+def test_a_run_is_not_overwritten(fails, text, trained):
+    assert "holds a run already" in fails(*train_words(text, trained[0]))
+
+
+def test_a_run_that_is_not_there_is_named(fails, tmp_path):
+    for words in (["evaluate"], ["generate"], ["chat"], ["train", "--resume"]):
+        assert "nowhere" in fails(*words, tmp_path / "nowhere")
+
+
+def test_a_run_without_checkpoints_is_named(fails, run):
+    shutil.rmtree(run / "checkpoints")
+    assert "no checkpoint" in fails("generate", run)
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(fails, run):
+    assert "3" in fails("generate", run, "--checkpoint", "3")
+    assert "'first'" in fails("generate", run, "--checkpoint", "first")
+
+
+def test_a_run_does_not_go_on_as_another(fails, run):
+    line = fails("train", "--resume", run, "--model.n_layers", "2")
+    assert "model.n_layers = 1" in line
+
+
+def test_a_prompt_longer_than_the_context_is_refused(fails, run):
+    line = fails("generate", run, "--prompt", "t" * 17)
+    assert "at most 16 tokens" in line
+    assert "got 17" in line
+
+
+def test_an_unknown_character_is_named(fails, run):
+    assert "'é'" in fails("generate", run, "--prompt", "é")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "hold some text"),
+        (b"\x7fELF\x00\x00\x01", "binary"),
+        ("naïve".encode("latin-1"), "byte 0xef at byte offset 2"),
+        (b"short", "window"),
+    ],
+    ids=["empty", "binary", "latin-1", "short"],
+)
+def test_a_bad_text_is_refused(content, words, fails, tmp_path):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    assert words in fails(*train_words(path, tmp_path / "run"))
+
+
+def test_a_folder_that_cannot_be_made_is_named(fails, text, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file" in fails(*train_words(text, tmp_path / "file" / "run"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_write_permission_is_named(fails, text, tmp_path):
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in fails(*train_words(text, tmp_path / "run"))
+
+
+def test_a_full_disk_is_named(fails, tmp_path):
+    (tmp_path / "long.txt").write_text("ab" * 100_000)
+    words = ["prepare", tmp_path / "long.txt", "--out", tmp_path / "store"]
+    # The size of a file is limited: the nearest to a full disk without one.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        line = fails(*words, "--tokenizer.kind", "char")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in line
