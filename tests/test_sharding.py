@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from jaxllm.config import DataConfig, GPTConfig, MeshConfig, OptimizerConfig
+from jaxllm.config import GPTConfig, MeshConfig, OptimizerConfig
 from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import sharding
 from jaxllm.errors import ConfigError
@@ -67,7 +67,7 @@ def test_rows_of_a_batch_are_shared_by_data_and_fsdp():
 
 def test_a_batch_that_can_not_be_shared_out_is_refused():
     mesh = meshes.make_mesh(TWO_BY_TWO_BY_TWO)
-    halves = OptimizerConfig(accumulation_steps=2)
-    sharding.check_batch_size(DataConfig(batch_size=16), halves, mesh)
+    sharding.check_batch_size("batch_size", 12, mesh)
+    sharding.check_batch_size("batch_size", 16, mesh, accumulation_steps=2)
     with pytest.raises(ConfigError, match=r"multiple of 8 .* got 12"):
-        sharding.check_batch_size(DataConfig(batch_size=12), halves, mesh)
+        sharding.check_batch_size("batch_size", 12, mesh, accumulation_steps=2)

@@ -11,7 +11,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxllm import paths
-from jaxllm.config import DataConfig, OptimizerConfig
 from jaxllm.errors import ConfigError
 from jaxllm.types import Batch
 
@@ -104,17 +103,18 @@ def place_batch(batch: Batch, mesh: Mesh) -> Batch:
     )
 
 
-def check_batch_size(data: DataConfig, optimizer: OptimizerConfig, mesh: Mesh) -> None:
+def check_batch_size(
+    name: str, batch_size: int, mesh: Mesh, accumulation_steps: int = 1
+) -> None:
     """Refuse a batch that can't be shared out evenly.
 
-    Raises ConfigError unless the batch size is a multiple of the devices that share
-    it times the slices that each of them accumulates.
+    Raises ConfigError unless its size is a multiple of the devices that share it times
+    the slices that each of them takes one after the other.
     """
     shares = mesh.shape["data"] * mesh.shape["fsdp"]
-    parts = shares * optimizer.accumulation_steps
-    if data.batch_size % parts:
+    if batch_size % (shares * accumulation_steps):
         raise ConfigError(
-            f"batch_size must be a multiple of {parts} (mesh data x fsdp = {shares}, "
-            f"accumulation_steps = {optimizer.accumulation_steps}), "
-            f"got {data.batch_size}"
+            f"{name} must be a multiple of {shares * accumulation_steps} "
+            f"(mesh data x fsdp = {shares}, accumulation_steps = "
+            f"{accumulation_steps}), got {batch_size}"
         )

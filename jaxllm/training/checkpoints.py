@@ -134,12 +134,14 @@ def restore_latest(
     Raises:
       CheckpointError: there is none.
     """
+    reason = "there is none"
     for step in reversed(steps(folder)):
         try:
             return restore(folder, step, like)
         except CheckpointError as error:
+            reason = str(error)
             on_damaged(error)
-    raise CheckpointError(f"no checkpoint in {os.fspath(folder)} is there and whole")
+    raise CheckpointError(f"no checkpoint in {os.fspath(folder)} can be read: {reason}")
 
 
 def steps(folder: Folder) -> list[int]:

@@ -7,8 +7,8 @@ figures of the one before, and fetches the next batch.
 import functools
 import math
 import pathlib
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -86,51 +86,71 @@ def train(
         signals.stop_asked() as stop_asked,
         runs.recorder(run.cfg, int(run.state.step), on_event) as tell,
     ):
-        return _loop(run, stop_asked, tell, sample)
+        try:
+            return _loop(run, stop_asked, tell, sample)
+        except DivergenceError as error:
+            raise DivergenceError(f"{error}; {_last_good(run)}") from None
 
 
 def _loop(
     run: Run, stop_asked: Callable[[], bool], tell: OnEvent, sample: Sample | None
 ) -> TrainResult:
-    loop, total, state = run.cfg.loop, run.total_steps, run.state
-    first = int(state.step)
-    tell("start", _description(run))
+    loop, total = run.cfg.loop, run.total_steps
+    first, state = int(run.state.step), run.state
     lap = speed.start_lap()
-    saving, unread, stop, validation = None, None, False, {}
-    for step in range(first, total + 1):
-        if step > first:
-            with speed.timed(lap, "data"):
-                batch = sharding.place_batch(next(run.batches), run.mesh)
-            with speed.timed(lap, "compile" if step == first + 1 else "dispatch"):
-                state, metrics = run.train_step(state, batch)
-            if unread:
-                _read(run, *unread, lap, tell)
-            unread = step, metrics
-            stop = _agree(stop_asked(), step, loop)
-            save = stop or due(step, loop.checkpoint_every, total)
-            if save or due(step, loop.eval_every, total):
-                # Before anything is kept or measured that may not be finite.
-                _read(run, *unread, lap, tell)
-                unread = None
-            if save:
+    saving, stop, validation = None, False, {}
+    tell("start", _description(run))
+    try:
+        for step, state, stop in _steps(run, stop_asked, lap, tell):
+            if step > first and (stop or due(step, loop.checkpoint_every, total)):
                 with speed.timed(lap, "checkpoint"):
                     saving = _save(run, state, saving)
                 tell("checkpoint", {"step": step})
-            if stop:
-                break
-        # The step that a run goes on from was saved before it was evaluated.
-        if due(step, loop.eval_every, total):
-            with speed.timed(lap, "evaluation"):
-                validation = _evaluate(run, state.params)
-            tell("evaluation", {"step": step} | validation)
-        if sample and due(step, loop.sample_every or loop.eval_every, total):
-            with speed.timed(lap, "evaluation"):
-                texts = _sample(run, step, state.params, sample)
-            tell("sample", {"step": step, "texts": texts})
+            # Also of the step that a run goes on from: it was saved before this.
+            if not stop and due(step, loop.eval_every, total):
+                with speed.timed(lap, "evaluation"):
+                    validation = _evaluate(run, state.params)
+                tell("evaluation", {"step": step} | validation)
+            if sample and not stop and due(step, _sample_every(loop), total):
+                with speed.timed(lap, "evaluation"):
+                    texts = _sample(run, step, state.params, sample)
+                tell("sample", {"step": step, "texts": texts})
+    finally:
+        if saving:
+            futures.wait([saving])
     if saving:
         saving.result()
         _forget_old(run)
     return TrainResult(state, run.cfg, run.tokenizer, stop, validation)
+
+
+def _steps(
+    run: Run, stop_asked: Callable[[], bool], lap: speed.Lap, tell: OnEvent
+) -> Iterator[tuple[int, TrainState, bool]]:
+    """Yield the number of steps taken, the state, and whether to stop; first as it is.
+
+    A state is gone once the next one is asked for: its buffers go into that one.
+    """
+    loop, state = run.cfg.loop, run.state
+    first, total, unread = int(state.step), run.total_steps, None
+    yield first, state, False
+    for step in range(first + 1, total + 1):
+        with speed.timed(lap, "data"):
+            batch = sharding.place_batch(next(run.batches), run.mesh)
+        with speed.timed(lap, "compile" if step == first + 1 else "dispatch"):
+            state, metrics = run.train_step(state, batch)
+        if unread:
+            _read(run, *unread, lap, tell)
+        unread = step, metrics
+        stop = _agree(stop_asked(), step, loop)
+        used = (loop.checkpoint_every, loop.eval_every, _sample_every(loop))
+        if stop or any(due(step, every, total) for every in used):
+            # Nothing is kept, or looked at, before it is known to be finite.
+            _read(run, *unread, lap, tell)
+            unread = None
+        yield step, state, stop
+        if stop:
+            return
 
 
 def due(step: int, every: int, total: int) -> bool:
@@ -142,6 +162,10 @@ def due(step: int, every: int, total: int) -> bool:
     [3, 6, 7]
     """
     return step > 0 and (step % every == 0 or step == total)
+
+
+def _sample_every(loop: LoopConfig) -> int:
+    return loop.sample_every or loop.eval_every
 
 
 def _description(run: Run) -> dict[str, Any]:
@@ -171,9 +195,7 @@ def _read(run: Run, step: int, metrics: Any, lap: speed.Lap, tell: OnEvent) -> N
     values = {name: value.item() for name, value in jax.device_get(metrics).items()}
     for name in ("loss", "grad_norm"):
         if not math.isfinite(values[name]):
-            raise DivergenceError(
-                f"{name} became {values[name]} in step {step}; {_last_good(run)}"
-            )
+            raise DivergenceError(f"{name} became {values[name]} in step {step}")
     lap["tokens"] += values["tokens"]
     lap["steps"] += 1
     if due(step, run.cfg.loop.log_every, run.total_steps):
@@ -193,8 +215,8 @@ def _last_good(run: Run) -> str:
 
 
 def _save(
-    run: Run, state: TrainState, saving: Future[pathlib.Path] | None
-) -> Future[pathlib.Path]:
+    run: Run, state: TrainState, saving: futures.Future[pathlib.Path] | None
+) -> futures.Future[pathlib.Path]:
     if saving:
         saving.result()
         _forget_old(run)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from jaxllm.config import TrainConfig
@@ -49,11 +50,7 @@ class Run(NamedTuple):
 
 
 def prepare_run(
-    cfg: TrainConfig,
-    *,
-    resume: bool,
-    processes: int,
-    on_event: OnEvent,
+    cfg: TrainConfig, *, resume: bool, processes: int, on_event: OnEvent
 ) -> Run:
     """Make everything that a run needs, or find it where the run was before.
 
@@ -62,7 +59,7 @@ def prepare_run(
       CheckpointError: there is nothing to resume, or it was another run.
     """
     mesh = meshes.make_mesh(cfg.mesh)
-    sharding.check_batch_size(cfg.data, cfg.optimizer, mesh)
+    check_batch_sizes(cfg, mesh)
     cfg, tokenizer, store = startup.first_alone(
         lambda: open_run_dir(cfg, resume, processes, on_event)
     )
@@ -87,13 +84,7 @@ def prepare_run(
         with jax.set_mesh(mesh):
             state = jax.jit(create, out_shardings=places)(key)
 
-    take_step = functools.partial(
-        steps.train_step,
-        cfg=cfg.model,
-        optimizer=optimizer,
-        accumulation_steps=cfg.optimizer.accumulation_steps,
-    )
-    measure = functools.partial(steps.evaluation_step, cfg=cfg.model)
+    train_step, evaluation_step = compiled_steps(cfg, optimizer, places)
     return Run(
         cfg=cfg,
         tokenizer=tokenizer,
@@ -104,9 +95,40 @@ def prepare_run(
         total_steps=total_steps,
         learning_rate=optimizers.learning_rate_schedule(cfg.optimizer, total_steps),
         state=state,
-        train_step=jax.jit(take_step, donate_argnums=0, out_shardings=(places, None)),
-        evaluation_step=jax.jit(measure),
+        train_step=train_step,
+        evaluation_step=evaluation_step,
     )
+
+
+def compiled_steps(
+    cfg: TrainConfig, optimizer: optax.GradientTransformation, places: TrainState
+) -> tuple[Callable, Callable]:
+    """Decide what training steps and evaluation steps leave open: jit and donation.
+
+    A state goes into the next step's in place, and stays where it is.
+    """
+    train_step = functools.partial(
+        steps.train_step,
+        cfg=cfg.model,
+        optimizer=optimizer,
+        accumulation_steps=cfg.optimizer.accumulation_steps,
+    )
+    evaluation_step = functools.partial(steps.evaluation_step, cfg=cfg.model)
+    return (
+        jax.jit(train_step, donate_argnums=0, out_shardings=(places, None)),
+        jax.jit(evaluation_step),
+    )
+
+
+def check_batch_sizes(cfg: TrainConfig, mesh: Mesh) -> None:
+    """Refuse batches that can't be shared out evenly, before anything is computed."""
+    sharding.check_batch_size(
+        "data.batch_size", cfg.data.batch_size, mesh, cfg.optimizer.accumulation_steps
+    )
+    if cfg.loop.eval_batch_size is not None:
+        sharding.check_batch_size(
+            "loop.eval_batch_size", cfg.loop.eval_batch_size, mesh
+        )
 
 
 def open_run_dir(
@@ -114,17 +136,20 @@ def open_run_dir(
 ) -> tuple[TrainConfig, tokenizers.Tokenizer, token_store.TokenStore]:
     """Begin a run directory, or open the one that is there; fill in the config."""
     run_dir = pathlib.Path(cfg.run_dir)
-    begun = runs.read_config(run_dir) if resume else None
-    if begun is None and jax.process_index() == 0:
-        if runs.is_run(run_dir):
+    begun = runs.read_config(run_dir) if resume or runs.is_run(run_dir) else cfg
+    if not resume:
+        if runs.has_trained(run_dir):
             raise ConfigError(
                 f"{run_dir} holds a run already; resume it, or name another run_dir"
             )
-        runs.write_config(run_dir, cfg)
+        if (begun.tokenizer, begun.data) != (cfg.tokenizer, cfg.data):
+            runs.forget_tokens(run_dir)  # of an attempt that came to nothing
+        if jax.process_index() == 0:
+            runs.write_config(run_dir, cfg)
     tokenizer = find_tokenizer(cfg, processes)
     store = find_tokens(cfg, tokenizer, processes, on_event)
     cfg = with_vocabulary(cfg, tokenizer)
-    if begun is not None:
+    if resume:
         require_same_run(cfg, with_vocabulary(begun, tokenizer))
     if jax.process_index() == 0:
         runs.write_config(run_dir, cfg)
@@ -170,20 +195,19 @@ def find_tokens(
 
 
 def with_vocabulary(cfg: TrainConfig, tokenizer: tokenizers.Tokenizer) -> TrainConfig:
-    """Fill in a vocabulary size of 0, and refuse one that is too small.
+    """Fill in a vocabulary size of 0, and refuse any other that is not the tokenizer's.
 
-    More rows than the tokenizer has tokens are allowed: they are never looked up.
+    A model with fewer rows could not read the text; one with more could write tokens
+    that nobody can decode.
     """
     wanted, there = cfg.model.vocab_size, tokenizer.vocab_size
-    if wanted == 0:
-        model = dataclasses.replace(cfg.model, vocab_size=there)
-        return dataclasses.replace(cfg, model=model)
-    if wanted < there:
+    if wanted not in (0, there):
         raise ConfigError(
-            f"model.vocab_size must be >= {there}, the tokenizer's (0 takes it), "
+            f"model.vocab_size must be {there}, the tokenizer's (0 takes it), "
             f"got {wanted}"
         )
-    return cfg
+    model = dataclasses.replace(cfg.model, vocab_size=there)
+    return dataclasses.replace(cfg, model=model)
 
 
 def require_same_run(cfg: TrainConfig, begun: TrainConfig) -> None:
@@ -216,8 +240,10 @@ def restore(
     Returns None, and takes the run back to its start, where it has no checkpoint yet.
     """
     folder = pathlib.Path(cfg.run_dir) / runs.CHECKPOINTS
+    writes = jax.process_index() == 0
     if not checkpoints.steps(folder):
-        runs.cut_back(cfg.run_dir, runs.NOTHING_WRITTEN)
+        if writes:
+            runs.cut_back(cfg.run_dir, runs.NOTHING_WRITTEN)
         return None
     state = checkpoints.restore_latest(
         folder, like, lambda error: on_event("damaged", {"reason": str(error)})
@@ -230,7 +256,7 @@ def restore(
             f"{runs.TOKENIZER} beside it is {tokenizer.hash}"
         )
     data.restore(facts["data"])
-    if jax.process_index() == 0:
+    if writes:
         runs.cut_back(cfg.run_dir, facts["sizes"])
         # What is damaged must not count among the last that are kept.
         good = [good for good in checkpoints.steps(folder) if good <= step]

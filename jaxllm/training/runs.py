@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from jaxllm.types import Params
 
 Folder = str | os.PathLike[str]
 
-# Told (kind, record) of what happens in a run; each record has its step.
+# Told (kind, record) of what happens in a run.
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 CONFIG, TOKENIZER, TOKENS = "config.yaml", "tokenizer.json", "tokens"
@@ -44,6 +45,20 @@ NOTHING_WRITTEN = {METRICS: 0, SAMPLES: 0}
 def is_run(run_dir: Folder) -> bool:
     """Tell whether a folder holds a run."""
     return (pathlib.Path(run_dir) / CONFIG).is_file()
+
+
+def has_trained(run_dir: Folder) -> bool:
+    """Tell whether a run has come to anything that could be lost."""
+    return any(
+        (pathlib.Path(run_dir) / name).exists() for name in (METRICS, CHECKPOINTS)
+    )
+
+
+def forget_tokens(run_dir: Folder) -> None:
+    """Delete the tokenizer and the tokens of a run."""
+    run_dir = pathlib.Path(run_dir)
+    (run_dir / TOKENIZER).unlink(missing_ok=True)
+    shutil.rmtree(run_dir / TOKENS, ignore_errors=True)
 
 
 def load_run(
