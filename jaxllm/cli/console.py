@@ -32,7 +32,7 @@ def progress(label: str) -> Iterator[Report]:
 
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
-        progress.BarColumn(bar_width=24),
+        progress.BarColumn(bar_width=16),
         progress.MofNCompleteColumn(),
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[note]}"),

@@ -120,11 +120,11 @@ def speed_line(facts: dict[str, Any]) -> str:
 
     >>> speed_line({"loss": 3.2071, "validation_loss": 3.3, "tokens_per_second": 5012,
     ...     "flops_per_second": 4.2e10})
-    'loss 3.207  validation 3.300  5.0K tokens/s  42.0 GFLOP/s'
+    'loss 3.207  val 3.300  5.0K tokens/s  42.0 GFLOP/s'
     """
     validation = ""
     if "validation_loss" in facts:
-        validation = f"validation {facts['validation_loss']:.3f}  "
+        validation = f"val {facts['validation_loss']:.3f}  "
     tokens = console.count(facts["tokens_per_second"])
     flops = facts["flops_per_second"] / 1e9
     return (
