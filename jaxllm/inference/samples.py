@@ -4,7 +4,7 @@ import jax
 
 from jaxllm.config import GPTConfig, LoopConfig
 from jaxllm.data import tokenizers
-from jaxllm.errors import TokenizerError
+from jaxllm.errors import DataError, TokenizerError
 from jaxllm.inference import generate
 from jaxllm.types import Array, Params
 
@@ -22,23 +22,33 @@ def continue_prompts(
     A run does not end for a prompt that its tokenizer can't encode: such a prompt is
     answered by what is wrong with it.
     """
-    end = tokenizer.end_of_text
+    keys = jax.random.split(key, len(loop.sample_prompts))
     texts = []
-    for i, prompt in enumerate(loop.sample_prompts):
+    for prompt, key in zip(loop.sample_prompts, keys, strict=True):
         try:
-            ids = tokenizer.encode(prompt, allow_special=True)
-        except TokenizerError as error:
+            texts.append(_continue(prompt, params, cfg, tokenizer, loop, key))
+        except (DataError, TokenizerError) as error:
             texts.append(f"{prompt!r} can't be continued: {error}")
-            continue
-        tokens = generate.generate(
-            params,
-            ids,
-            cfg,
-            max_new_tokens=loop.sample_tokens,
-            temperature=loop.sample_temperature,
-            stop_tokens=() if end is None else (end,),
-            overflow="slide",
-            key=jax.random.fold_in(key, i),
-        )
-        texts.append(tokenizer.decode(tokens))
     return texts
+
+
+def _continue(
+    prompt: str,
+    params: Params,
+    cfg: GPTConfig,
+    tokenizer: tokenizers.Tokenizer,
+    loop: LoopConfig,
+    key: Array,
+) -> str:
+    end = tokenizer.end_of_text
+    (tokens,) = generate.generate(
+        params,
+        [tokenizer.encode(prompt, allow_special=True)],
+        cfg,
+        max_new_tokens=loop.sample_tokens,
+        temperature=loop.sample_temperature,
+        stop_tokens=() if end is None else (end,),
+        overflow="slide",
+        key=key,
+    )
+    return tokenizer.decode(tokens)
