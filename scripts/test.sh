@@ -20,6 +20,7 @@ environment test
 ruff check .
 ruff format --check .
 pyright
-# Two workers, each with a single-threaded XLA: more threads than cores only wait.
+# Two workers, each with a single-threaded XLA: more threads than cores only wait. A
+# file stays with one worker, which makes its runs and models once.
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
-python -m pytest -q -n 2 "${which_tests[@]}" "$@"
+python -m pytest -q -n 2 --dist loadscope "${which_tests[@]}" "$@"
