@@ -2,8 +2,9 @@
 
 import errno
 import os
-import pathlib
+import re
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from small_models import random_params
 
 from jaxllm.config import MeshConfig, OptimizerConfig
+from jaxllm.data import disk
 from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import sharding
 from jaxllm.errors import CheckpointError
@@ -171,30 +173,33 @@ def test_a_checkpoint_of_another_model_does_not_fit(three):
         checkpoints.restore(three, 1, like)
 
 
-def test_a_folder_that_can_not_be_made_is_one_line(tmp_path):
-    (tmp_path / "checkpoints").write_text("a file")
+@pytest.mark.parametrize("folder", ["a file", "/sys/no permission"])
+def test_a_folder_that_can_not_be_written_is_one_line(folder, tmp_path):
+    (tmp_path / "a file").write_text("")
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.save(tmp_path / "checkpoints", state_at(1), FACTS)
-    assert "\n" not in str(caught.value)
+        checkpoints.save(tmp_path / folder, state_at(1), FACTS)
+    assert re.fullmatch(
+        r"cannot write checkpoint .*/1: (File exists|Not a directory|Permission denied"
+        r"|Operation not permitted|Read-only file system)",
+        str(caught.value),
+    )
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "No space left on device"),
-        (errno.EACCES, "Permission denied"),
-    ],
-)
-def test_what_the_disk_refuses_is_one_line_and_the_last_checkpoint_stays(
-    number, words, three, monkeypatch
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(three, monkeypatch):
+    usage = types.SimpleNamespace(total=2**40, used=2**40 - 100, free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(CheckpointError, match=r"No space left .* 0.0 MB are free$"):
+        checkpoints.save(three, state_at(11), FACTS)
+    assert_same(checkpoints.restore_latest(three, state_at(0), print), state_at(10))
+
+
+def test_a_write_that_the_disk_refuses_midway_leaves_the_last_checkpoint(
+    three, monkeypatch
 ):
-    def refuse(*_, **__):
-        raise OSError(number, os.strerror(number))
+    def refuse(path):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    monkeypatch.setattr(pathlib.Path, "mkdir", refuse)
-    monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(CheckpointError, match=words) as caught:
+    monkeypatch.setattr(disk, "atomic_writer", refuse)
+    with pytest.raises(CheckpointError, match=r"/11: Disk quota exceeded$"):
         checkpoints.save(three, state_at(11), FACTS).result()
-    assert "\n" not in str(caught.value)
-    monkeypatch.undo()
     assert_same(checkpoints.restore_latest(three, state_at(0), print), state_at(10))

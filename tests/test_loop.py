@@ -280,6 +280,12 @@ def test_a_full_disk_is_one_line(tmp_path):
         loop.train(cfg, on_event=fill_up)
 
 
+def test_a_run_directory_that_can_not_be_written_is_one_line(tmp_path):
+    cfg = dataclasses.replace(small_run(tmp_path), run_dir="/sys/no permission")
+    with pytest.raises(DataError, match="cannot write /sys/no permission"):
+        loop.train(cfg)
+
+
 def test_a_run_is_not_overwritten(whole):
     result, _, _ = whole
     with pytest.raises(ConfigError, match="holds a run already; resume it"):

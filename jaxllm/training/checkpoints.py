@@ -14,6 +14,7 @@ it saves, and here the validation loss is known only afterwards; its v1 function
 still being renamed; and no layer of it notices a changed byte in an array.
 """
 
+import errno
 import json
 import os
 import pathlib
@@ -36,6 +37,9 @@ from jaxllm.types import Params
 Folder = str | os.PathLike[str]
 
 _DIGESTS = "sha256.json"
+
+# Bytes that a checkpoint takes beside its arrays, and some to spare.
+_ROOM_FOR_THE_REST = 2**20
 
 
 def save(
@@ -67,6 +71,7 @@ def save(
         if jax.process_index() == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             _delete(path)
+            _require_room(path.parent, (state.params, training))
         checkpointer.save(
             path,
             ocp.args.Composite(
@@ -246,8 +251,19 @@ def _finish(checkpointer: ocp.AsyncCheckpointer, path: pathlib.Path) -> pathlib.
             with disk.atomic_writer(path / _DIGESTS) as file:
                 file.write(json.dumps(digests, indent=0).encode())
     except Exception as error:
+        for part in path.parent.glob(f"{path.name}.*"):
+            _delete(part)  # so that what is left of a full disk is of use
         raise _cannot_write(path, error) from error
     return path
+
+
+def _require_room(folder: pathlib.Path, arrays: Any) -> None:
+    """Find a full disk before orbax does, which tells of it in hundreds of lines."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)) + _ROOM_FOR_THE_REST
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        words = f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.1f} MB are needed, "
+        raise OSError(errno.ENOSPC, words + f"{free / 1e6:,.1f} MB are free")
 
 
 def _delete(path: pathlib.Path) -> None:
@@ -262,11 +278,8 @@ def _cannot_write(path: pathlib.Path, error: Exception) -> CheckpointError:
 
 def _first_line(error: Exception) -> str:
     """Say in one line what the disk, orbax or tensorstore has to say at length."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error) or type(error).__name__
-    refusal = re.search(
-        "No space left on device|Disk quota exceeded|File too large"
-        "|Permission denied|Operation not permitted|Read-only file system"
-        "|Not a directory",
-        text,
-    )
-    return refusal[0] if refusal else text.splitlines()[0][:200]
+    refusal = re.search(r"[^:]*(?= \[os_error_code=)", text)
+    return refusal[0].strip() if refusal else text.splitlines()[0][:200]
