@@ -12,7 +12,7 @@ PACKAGE = ROOT / "jaxllm"
 
 # Low to high: a file imports from its own layer and from those below it.
 LAYERS = (
-    ("types", "errors", "paths", "config", "config_files"),
+    ("types", "errors", "paths", "config", "config_files", "accounting", "devices"),
     ("data",),
     ("models",),
     ("distributed",),
