@@ -68,7 +68,7 @@ _REMARKS = {
 # Behind each epoch, line ends shown as blanks.
 _SAMPLES = (
     ",,,,,,,,,,,,." + 37 * " ",
-    23 * ", and" + ",, and, and,",
+    22 * ", and" + ",, and, and,",
     ", and I had been." + 44 * " ",
     ' know the                          "I he had the donkey and I had the and I had '
     "the donkey and down the room, I had",
