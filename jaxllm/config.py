@@ -216,7 +216,7 @@ class OptimizerConfig:
     initial_learning_rate: float = 0.0
     """Rate at step 0 of the warm-up."""
     min_learning_rate: float = 1e-4
-    """Rate at the last step (cosine, linear, wsd)."""
+    """Rate that the decay would reach one step after the last."""
     decay_fraction: float = 0.2
     """Share of all steps over which wsd decays, in (0, 1]."""
     beta1: float = 0.9
