@@ -21,13 +21,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxllm import accounting
 from jaxllm.config import DataConfig, GPTConfig, OptimizerConfig
 from jaxllm.config import gpt2_config, gpt3_config
 from jaxllm.data import batches, gpt2_merges, tokenizers, windows, words
 from jaxllm.inference import generate, sampling
 from jaxllm.models import attention, blocks, dropout, gpt
 from jaxllm.notes import book, draws, pretraining, stream
-from jaxllm.training import evaluation, losses, optimizers, speed
+from jaxllm.training import evaluation, losses, optimizers
 """
 
 CHAPTERS = (

@@ -81,12 +81,10 @@ def _flops(name: str, printed: str) -> Figure:
         f"flops-{name}",
         "E",
         "ch04/02; forward pass of 2 texts of 1024 tokens",
-        f'cfg = gpt2_config("{size}", qkv_bias=False, tied_head=False)\n'
-        "attention = 12 * cfg.n_layers * cfg.emb_dim * cfg.context_length\n"
-        "(speed.flops_per_token(cfg) - attention) / 3 * 2 * 1024",
+        f'accounting.forward_flops(gpt2_config("{size}"))["linear"] * 2 * 1024',
         Printed(printed),
-        "The notebook leaves out the products of attention; flops_per_token counts "
-        "them, and the backward pass too."
+        "The notebook leaves out the products of attention; forward_flops counts them "
+        "apart."
         if name == "small"
         else "",
     )
@@ -101,20 +99,15 @@ FIGURES = (
         "parameters-feed-forward",
         "E",
         "ch04 exercise 4.1",
-        "cfg = gpt2_config(n_layers=1)\n"
-        "mlp = jax.eval_shape(lambda: gpt.init_params(jax.random.key(0), cfg))"
-        '["blocks"]["mlp"]\n'
-        "sum(leaf.size for leaf in jax.tree.leaves(mlp))",
+        'accounting.count_by_part(gpt2_config("124M"))["feed-forward"] // 12',
         4_722_432,
     ),
     Figure(
         "parameters-attention",
         "E",
         "ch04 exercise 4.1",
-        "cfg = gpt2_config(n_layers=1, qkv_bias=False)\n"
-        "block = jax.eval_shape(lambda: gpt.init_params(jax.random.key(0), cfg))"
-        '["blocks"]\n'
-        'sum(leaf.size for leaf in jax.tree.leaves(block["attention"]))',
+        'cfg = gpt2_config("124M", qkv_bias=False)\n'
+        'accounting.count_by_part(cfg)["attention"] // 12',
         2_360_064,
     ),
     Figure(
@@ -148,8 +141,7 @@ FIGURES = (
         "ch04/04; 32 layers, 4096 wide, 32,768 tokens in bfloat16",
         "cfg = GPTConfig(emb_dim=4096, n_heads=32, n_layers=32,\n"
         '                context_length=32768, dtype="bfloat16")\n'
-        "cache = jax.eval_shape(lambda: attention.init_cache(cfg, batch_size=1))\n"
-        "2 * cache.key.size * cache.key.dtype.itemsize / 1e9",
+        "accounting.cache_bytes(cfg) / 1e9",
         Printed("17.18"),
     ),
     Figure(
