@@ -89,6 +89,8 @@ def test_counts_are_those_of_the_model_itself(cfg):
     [{"mlp_ratio": 2, "n_layers": 6}, {"remat": "block"}, {"dtype": "bfloat16"}],
 )
 def test_the_estimate_for_training_is_what_the_compiler_finds(changes):
+    if "dtype" in changes and jax.__version_info__ < (0, 12):
+        pytest.skip("on a CPU, XLA widens bfloat16 to float32")
     shape = {"context_length": 128, "emb_dim": 128, "n_heads": 4, "n_layers": 4}
     cfg = GPTConfig(vocab_size=512, **(shape | changes))
     estimate = sum(accounting.training_bytes(cfg, batch_size=8).values())
