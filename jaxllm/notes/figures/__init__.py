@@ -8,6 +8,7 @@ from jaxllm.notes.figures import (
     chapter_3,
     chapter_4,
     chapter_5,
+    chapter_5_log,
     chapter_5_weights,
     chapter_6,
     chapter_7,
@@ -43,8 +44,8 @@ CHAPTERS = (
     Chapter(
         5,
         "Pretraining",
-        chapter_5.FIGURES + chapter_5_weights.FIGURES,
-        chapter_5.LEFT_OUT + chapter_5_weights.LEFT_OUT,
+        chapter_5.FIGURES + chapter_5_log.FIGURES + chapter_5_weights.FIGURES,
+        chapter_5.LEFT_OUT + chapter_5_log.LEFT_OUT + chapter_5_weights.LEFT_OUT,
     ),
     Chapter(6, "A classifier", chapter_6.FIGURES, chapter_6.LEFT_OUT),
     Chapter(7, "An assistant", chapter_7.FIGURES, chapter_7.LEFT_OUT),

@@ -1,4 +1,4 @@
-"""Chapter 5, second part: GPT-2's published weights."""
+"""Chapter 5, third part: GPT-2's published weights."""
 
 from jaxllm.notes.figure import Figure, LeftOut, Printed
 
