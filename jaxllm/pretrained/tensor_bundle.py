@@ -13,12 +13,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxllm.errors import CheckpointError
-from jaxllm.pretrained import crc32c, tensors
+from jaxllm.pretrained import crc32c, protobuf, tensors
 from jaxllm.pretrained.tensors import FLOATS, StoredTensor
 
 MAGIC = 0xDB4775248B80FB57  # the last eight bytes of every table
 FOOTER_BYTES = 48
 TRAILER_BYTES = 5  # behind each block: how it is compressed, and its checksum
+
+# Field numbers: of BundleHeaderProto, of BundleEntryProto, and of what an entry holds,
+# TensorShapeProto and its Dim.
+_NUM_SHARDS = 1
+_DTYPE, _SHAPE, _SHARD, _OFFSET, _SIZE, _CRC, _SLICES = 1, 2, 3, 4, 5, 6, 7
+_DIM, _DIM_SIZE = 2, 1
 
 # Numbers of tensorflow/core/framework/types.proto.
 _DTYPES = {
@@ -45,9 +51,10 @@ def read_table(prefix: pathlib.Path) -> dict[str, StoredTensor]:
         raise CheckpointError(f"{index} is missing")
     try:
         entries = dict(_records(index.read_bytes()))
-        shards = _read_message(entries.pop(b"")).get(1, 1)
+        header = protobuf.read_message(entries.pop(b""))
+        shards = header.get(_NUM_SHARDS, 1)
         table = {
-            key.decode(): _entry(prefix, shards, key.decode(), _read_message(value))
+            key.decode(): _entry(prefix, shards, key.decode(), value)
             for key, value in entries.items()
         }
     except (ValueError, IndexError, KeyError, TypeError) as error:
@@ -60,30 +67,32 @@ def read_table(prefix: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def _entry(
-    prefix: pathlib.Path, shards: int, name: str, entry: dict
+    prefix: pathlib.Path, shards: int, name: str, value: bytes
 ) -> tuple[StoredTensor, int]:
-    """Turn a BundleEntryProto into where the tensor lies, and its checksum."""
-    if entry.get(1) not in _DTYPES or 7 in entry:
+    """Read where a tensor lies, and its checksum."""
+    entry = protobuf.read_message(value)
+    dtype, size = entry.get(_DTYPE), entry.get(_SIZE, 0)
+    if dtype not in _DTYPES or _SLICES in entry:
         raise CheckpointError(
-            f"{prefix}.index: variable {name} must be a whole tensor of numbers; "
-            f"got type {entry.get(1)}" + ", in slices" * (7 in entry)
+            f"{prefix}.index: variable {name} must be a whole tensor of numbers, "
+            f"got type {dtype}" + ", in slices" * (_SLICES in entry)
         )
-    axes = _read_message(entry.get(2, b""), repeated=2).get(2, [])
+    shape = protobuf.read_message(entry.get(_SHAPE, b""), repeated=_DIM)
+    axes = [protobuf.read_message(axis) for axis in shape.get(_DIM, [])]
+    shard = f".data-{entry.get(_SHARD, 0):05d}-of-{shards:05d}"
     stored = StoredTensor(
         name=name,
-        path=prefix.with_name(
-            f"{prefix.name}.data-{entry.get(3, 0):05d}-of-{shards:05d}"
-        ),
-        offset=entry.get(4, 0),
-        shape=tuple(_read_message(axis).get(1, 0) for axis in axes),
-        dtype=_DTYPES[entry[1]],
+        path=prefix.with_name(prefix.name + shard),
+        offset=entry.get(_OFFSET, 0),
+        shape=tuple(axis.get(_DIM_SIZE, 0) for axis in axes),
+        dtype=_DTYPES[dtype],
     )
-    if stored.size != entry.get(5, 0):
+    if stored.size != size:
         raise CheckpointError(
             f"{prefix}.index: variable {name} of shape {stored.shape} must take "
-            f"{stored.size} bytes, got {entry.get(5, 0)}"
+            f"{stored.size} bytes, got {size}"
         )
-    return stored, entry[6]
+    return stored, entry[_CRC]
 
 
 def _check_bytes(stored: StoredTensor, crc: int) -> None:
@@ -95,10 +104,8 @@ def _check_bytes(stored: StoredTensor, crc: int) -> None:
             f"{stored.path} is cut short: {stored.name} ends at byte {end}, "
             f"the file at {found}"
         )
-    if (
-        crc32c.masked_crc32c(tensors.map_tensor(stored).reshape(-1).view(np.uint8))
-        != crc
-    ):
+    data = tensors.map_tensor(stored).reshape(-1).view(np.uint8)
+    if crc32c.masked_crc32c(data) != crc:
         raise CheckpointError(
             f"{stored.path}: the bytes of {stored.name} do not have the checksum "
             "that was written with them"
@@ -118,8 +125,8 @@ def _records(table: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block_handle(data: bytes, position: int) -> tuple[int, int, int]:
-    offset, position = _read_varint(data, position)
-    size, position = _read_varint(data, position)
+    offset, position = protobuf.read_varint(data, position)
+    size, position = protobuf.read_varint(data, position)
     return offset, size, position
 
 
@@ -128,9 +135,8 @@ def _block(table: bytes, offset: int, size: int) -> bytes:
     trailer = table[end : end + TRAILER_BYTES]
     if len(trailer) < TRAILER_BYTES:
         raise ValueError(f"a block ends at byte {end} of {len(table)}")
-    if crc32c.masked_crc32c(table[offset : end + 1]) != int.from_bytes(
-        trailer[1:], "little"
-    ):
+    crc = int.from_bytes(trailer[1:], "little")
+    if crc32c.masked_crc32c(table[offset : end + 1]) != crc:
         raise ValueError(f"the block at byte {offset} does not have its checksum")
     if trailer[0] != 0:
         # TensorFlow writes checkpoints uncompressed.
@@ -144,60 +150,10 @@ def _block_records(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     end = len(block) - 4 * (restarts + 1)
     key, position = b"", 0
     while position < end:
-        shared, position = _read_varint(block, position)
-        unshared, position = _read_varint(block, position)
-        size, position = _read_varint(block, position)
+        shared, position = protobuf.read_varint(block, position)
+        unshared, position = protobuf.read_varint(block, position)
+        size, position = protobuf.read_varint(block, position)
         key = key[:shared] + block[position : position + unshared]
         position += unshared
         yield key, block[position : position + size]
         position += size
-
-
-def _read_message(data: bytes, *, repeated: int | None = None) -> dict:
-    """Read a protocol buffer: the number of each field to its value.
-
-    Args:
-        repeated: the field whose values are gathered in a list.
-
-    >>> _read_message(bytes([0x08, 0x96, 0x01, 0x12, 0x02, 0x68, 0x69]))
-    {1: 150, 2: b'hi'}
-    """
-    fields: dict = {}
-    position = 0
-    while position < len(data):
-        tag, position = _read_varint(data, position)
-        number, kind = tag >> 3, tag & 7
-        if kind == 0:
-            value, position = _read_varint(data, position)
-        elif kind == 2:
-            size, position = _read_varint(data, position)
-            value, position = data[position : position + size], position + size
-        elif kind in (1, 5):
-            size = {1: 8, 5: 4}[kind]
-            value = int.from_bytes(data[position : position + size], "little")
-            position += size
-        else:
-            raise ValueError(f"a protocol buffer has no wire type {kind}")
-        if number == repeated:
-            fields.setdefault(number, []).append(value)
-        else:
-            fields[number] = value
-    if position != len(data):
-        raise ValueError("a protocol buffer ends in the middle of a field")
-    return fields
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte, lowest first; return it and where it ends.
-
-    >>> _read_varint(bytes([0xAC, 0x02]), 0)
-    (300, 2)
-    """
-    value = shift = 0
-    while True:
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position += 1
-        if byte < 0x80:
-            return value, position
-        shift += 7
