@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar
 # Seconds between two lines of progress where nobody watches a terminal.
 LOG_INTERVAL = 10.0
 
-
 T = TypeVar("T")
 
 

@@ -2,25 +2,26 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 
 import jaxllm
 from jaxllm.cli import arguments
 from jaxllm.errors import JaxllmError
 
-# In the order of a model's life. The module of a command is imported when it is run.
+# In the order of a model's life. The module of that name is imported when it is run.
 COMMANDS = {
-    "prepare": ("prepare", "tokenize a corpus into a token store"),
-    "train": ("train", "pretrain a model from a config, or resume a run"),
-    "evaluate": ("evaluate", "measure loss, perplexity and bits per byte"),
-    "generate": ("generate", "complete a prompt"),
-    "chat": ("chat", "talk with a model in the terminal"),
-    "finetune": ("finetune", "train a classifier, an assistant, or LoRA"),
-    "convert": ("convert", "exchange models with Hugging Face and OpenAI's GPT-2"),
-    "tokenizer": ("tokenizer", "train, encode, decode, compare"),
-    "vectors": ("vectors", "train word2vec; similar, analogy, plot"),
-    "inspect": ("inspect", "count parameters, memory and FLOPs of a config or a run"),
-    "verify": ("verify", "recompute the figures of the notes"),
+    "prepare": "tokenize a corpus into a token store",
+    "train": "pretrain a model from a config, or resume a run",
+    "evaluate": "measure loss, perplexity and bits per byte",
+    "generate": "complete a prompt",
+    "chat": "talk with a model in the terminal",
+    "finetune": "train a classifier, an assistant, or LoRA",
+    "convert": "exchange models with Hugging Face and OpenAI's GPT-2",
+    "tokenizer": "train, encode, decode, compare",
+    "vectors": "train word2vec; similar, analogy, plot",
+    "inspect": "count parameters, memory and FLOPs of a config or a run",
+    "verify": "recompute the figures of the notes",
 }
 
 
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     except JaxllmError as error:
         return _fail(str(error))
     except BrokenPipeError:  # The reader of a pipe, such as `head`, has seen enough.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.strerror is None:
@@ -48,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
 def available_commands() -> dict[str, str]:
     """List the commands whose module is there, with the line that describes each."""
     return {
-        command: help_line
-        for command, (module, help_line) in COMMANDS.items()
-        if importlib.util.find_spec(f"jaxllm.cli.{module}")
+        command: about
+        for command, about in COMMANDS.items()
+        if importlib.util.find_spec(f"jaxllm.cli.{command}")
     }
 
 
@@ -60,7 +61,7 @@ def _run(argv: list[str]) -> int:
         return 0
     about = "GPT-style language models in JAX, from raw text to a trained assistant."
     name, rest = arguments.choose(available_commands(), argv, "jaxllm", about)
-    return importlib.import_module(f"jaxllm.cli.{COMMANDS[name][0]}").main(rest)
+    return importlib.import_module(f"jaxllm.cli.{name}").main(rest)
 
 
 def _fail(message: str) -> int:
