@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.config import GPTConfig, gpt2_config
-from jaxllm.data import corpora, tokenizers
+from jaxllm.data import corpora, labelled, records, tokenizers
+from jaxllm.data.instructions import Template
+from jaxllm.data.labelled import Labelled
 from jaxllm.data.tokenizers import Tokenizer
-from jaxllm.errors import CheckpointError
+from jaxllm.errors import CheckpointError, DataError
 from jaxllm.models import blocks, dropout, embeddings, linear
 from jaxllm.notes import draws, stream
 from jaxllm.pretrained import load
@@ -77,6 +79,42 @@ GPT_256 = dataclasses.replace(GPT_124M, context_length=256)
 def verdict() -> str:
     """Read the notes' text, The Verdict by Edith Wharton (1908), 20,479 characters."""
     return next(corpora.documents("the-verdict"))
+
+
+@functools.cache
+def spam_messages(*, quoted: bool = True) -> Labelled:
+    """Read the UCI SMS Spam Collection: 5,574 messages, ham or spam.
+
+    The book's reader takes `"` for a quote, which the file does not mean, and so merges
+    messages; 5,572 are left.
+    """
+    return labelled.read_labelled(
+        _example_file("SMSSpamCollection.tsv"),
+        columns=("label", "text"),
+        quoted=quoted,
+    )
+
+
+@functools.cache
+def instruction_records() -> list[records.Record]:
+    """Read the book's 1,100 instructions with their inputs and outputs."""
+    return records.read_records(_example_file("instruction-data.json"))
+
+
+def _example_file(name: str) -> pathlib.Path:
+    path = pathlib.Path(os.environ.get("JAXLLM_DATA") or ".", name)
+    if not path.is_file():
+        raise DataError(f"{name} must lie in the folder $JAXLLM_DATA, got {path}")
+    return path
+
+
+def heading_in_response(template: Template) -> Template:
+    """Let the response begin with its heading, as in the book's mask of instructions.
+
+    The text stays the same; a model then also learns to write the heading.
+    """
+    response = template.heading + template.response
+    return dataclasses.replace(template, heading="", response=response)
 
 
 def untrained(cfg: GPTConfig, seed: int = 123) -> tuple[Params, stream.Stream]:
