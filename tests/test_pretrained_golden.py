@@ -170,6 +170,13 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(copy, name):
     assert name in str(error.value)
 
 
+def test_a_pickle_that_is_named_itself_is_refused(copy):
+    path = copy("huggingface") / "pytorch_model.bin"
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is a pickle"):
+        load.load_pretrained(path)
+
+
 def test_a_folder_with_nothing_in_it_says_what_is_wanted(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json .* or hparams\.json"):
         load.load_pretrained(tmp_path)
@@ -190,6 +197,7 @@ def test_a_folder_with_nothing_in_it_says_what_is_wanted(tmp_path):
         ({"scale_attn_weights": False}, "scale_attn_weights must be True, got False"),
         ({"add_cross_attention": True}, "add_cross_attention must be False"),
         ({"n_inner": 100}, "n_inner must be a multiple of n_embd"),
+        ({"n_layer": "2"}, "n_layer must be a number, got '2'"),
         ({"n_head": 7}, "n_heads must divide emb_dim"),
     ],
 )

@@ -142,6 +142,9 @@ def test_a_tokenizer_that_hugging_face_trained_is_read(tmp_path):
     ours = tokenizer_files.read(tmp_path)
     assert ours.special_tokens == {"<|endoftext|>": 0}
     assert ours.encode(TEXT).tolist() == theirs.encode(TEXT).ids
+    write_files(tmp_path, ours)
+    again = huggingface.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert again.encode(TEXT + "<|endoftext|>").ids == [*theirs.encode(TEXT).ids, 0]
 
 
 def test_a_token_that_no_merge_makes_is_found_as_a_whole_piece(tmp_path):
@@ -160,6 +163,18 @@ def test_a_token_that_no_merge_makes_is_found_as_a_whole_piece(tmp_path):
 def test_a_word_tokenizer_has_no_such_files():
     with pytest.raises(TokenizerError, match="got one of kind 'word'"):
         tokenizer_files.write(WordTokenizer(vocabulary=("a",)), 8)
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        BPETokenizer(ranks=learn_bpe().ranks, special_tokens={"ou": 400}),
+        CharTokenizer(characters="abc", special_tokens={"b": 3}),
+    ],
+)
+def test_a_special_token_that_is_spelled_like_another_has_no_such_files(tokenizer):
+    with pytest.raises(TokenizerError, match="must not be spelled like another token"):
+        tokenizer_files.write(tokenizer, 8)
 
 
 def test_more_tokens_than_the_model_has_rows_is_an_error():

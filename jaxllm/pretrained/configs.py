@@ -55,6 +55,13 @@ def from_huggingface(settings: dict[str, Any]) -> GPTConfig:
                 f"config.json: {name} must be {wanted}, got {settings[name]!r}"
             )
     known = _HUGGINGFACE_DEFAULTS | settings
+    for name, default in _HUGGINGFACE_DEFAULTS.items():
+        if isinstance(default, int | float) and not isinstance(
+            known[name], int | float
+        ):
+            raise ConfigError(
+                f"config.json: {name} must be a number, got {known[name]!r}"
+            )
     activation = known["activation_function"]
     if activation not in _OUR_ACTIVATION:
         raise ConfigError(

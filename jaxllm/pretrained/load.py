@@ -56,6 +56,7 @@ def load_pretrained(
         ConfigError: it is not a GPT-2 that this library computes.
         TokenizerError: the tokenizer cannot be read, or has ids beyond the model's.
     """
+    _refuse_pickle(pathlib.Path(source))
     folder = hub.find_folder(source, revision)
     if (folder / "hparams.json").exists():
         cfg, table = _read_openai(folder)
@@ -107,17 +108,19 @@ def _read_huggingface(
 def _require_safetensors(folder: pathlib.Path) -> None:
     if list(folder.glob("model*.safetensors*")):
         return
-    pickles = sorted(
-        path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")
-    )
-    if pickles:
-        raise CheckpointError(
-            f"{folder / pickles[0]} is a pickle, which can run code when it is opened. "
-            'If you trust it, convert it: python -c "import transformers as t; m = '
-            f"t.GPT2LMHeadModel.from_pretrained('{folder}'); "
-            f"m.save_pretrained('{folder}')\""
-        )
+    for path in sorted(folder.iterdir()):
+        _refuse_pickle(path)
     raise CheckpointError(f"{folder} must hold model.safetensors, or an index of parts")
+
+
+def _refuse_pickle(path: pathlib.Path) -> None:
+    if path.suffix in (".bin", ".pt", ".pth") and path.is_file():
+        raise CheckpointError(
+            f"{path} is a pickle, which can run code when it is opened. If you trust "
+            'it, convert its folder: python -c "import transformers as t; '
+            f"m = t.GPT2LMHeadModel.from_pretrained('{path.parent}'); "
+            f"m.save_pretrained('{path.parent}')\""
+        )
 
 
 def _settle_head(

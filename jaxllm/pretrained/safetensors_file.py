@@ -12,7 +12,7 @@ import operator
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -133,15 +133,18 @@ def read_folder(folder: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     return table
 
 
-def write(
-    path: str | os.PathLike[str],
-    tensors: dict[str, tuple[tuple[int, ...], np.dtype, Callable[[], np.ndarray]]],
-) -> None:
+class NewTensor(NamedTuple):
+    """A tensor to be written: what it will be, and the function that makes it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    make: Callable[[], np.ndarray]
+
+
+def write(path: str | os.PathLike[str], tensors: dict[str, NewTensor]) -> None:
     """Write tensors to a safetensors file, making each only when its turn comes.
 
-    Args:
-        path: the file; it appears under this name only when it is whole.
-        tensors: for each name the shape, the type, and a function that makes the array.
+    The file appears under its name when it is whole, and not before.
     """
     # transformers opens a file only if it says which framework's layout it has.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -140,35 +140,20 @@ def write(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:
     Raises:
         TokenizerError: it is a word tokenizer, which transformers does not have.
     """
-    special = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+    files: dict[str, Any] = {}
     if isinstance(tokenizer, BPETokenizer):
-        pairs = merges.recover_merges(tokenizer.ranks)
-        lines = [f"{merges.spell(a)} {merges.spell(b)}" for a, b in pairs]
-        vocabulary = {merges.spell(t): i for t, i in tokenizer.ranks.items()}
-        vocabulary |= tokenizer.special_tokens
-        files: dict[str, Any] = {
-            "vocab.json": vocabulary,
-            "merges.txt": "\n".join(["#version: 0.2", *lines, ""]),
-        }
-        unmerged = len(tokenizer.ranks) - len(bpe.BYTES) - len(pairs)
-        steps = {
-            "pre_tokenizer": _pre_tokenizer(tokenizer.pattern),
-            "decoder": _BYTE_LEVEL | {"use_regex": True},
-            "model": _bpe_model(vocabulary, lines, ignore_merges=unmerged > 0),
-        }
+        steps = _bpe_steps(tokenizer)
+        files["vocab.json"] = steps["model"]["vocab"]
+        lines = ["#version: 0.2", *steps["model"]["merges"], ""]
+        files["merges.txt"] = "\n".join(lines)
     elif isinstance(tokenizer, CharTokenizer):
-        vocabulary = {c: i for i, c in enumerate(tokenizer.characters)}
-        files = {}
-        steps = {
-            "pre_tokenizer": None,
-            "decoder": {"type": "Fuse"},
-            "model": _bpe_model(vocabulary, [], ignore_merges=False),
-        }
+        steps = _character_steps(tokenizer)
     else:
         raise TokenizerError(
             "transformers needs a bpe or char tokenizer, got one of kind "
             f"{tokenizer.kind!r}"
         )
+    special = sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
     files["tokenizer.json"] = {
         "version": "1.0",
         "truncation": None,
@@ -180,6 +165,29 @@ def write(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:
     }
     files["tokenizer_config.json"] = _tokenizer_config(tokenizer, context_length)
     return files
+
+
+def _bpe_steps(tokenizer: BPETokenizer) -> dict[str, Any]:
+    pairs = merges.recover_merges(tokenizer.ranks)
+    ordinary = {merges.spell(token): id for token, id in tokenizer.ranks.items()}
+    model = _model(ordinary, tokenizer.special_tokens)
+    model["merges"] = [f"{merges.spell(a)} {merges.spell(b)}" for a, b in pairs]
+    model["ignore_merges"] = len(ordinary) > len(bpe.BYTES) + len(pairs)
+    return {
+        "pre_tokenizer": _pre_tokenizer(tokenizer.pattern),
+        "decoder": _BYTE_LEVEL | {"use_regex": True},
+        "model": model,
+    }
+
+
+def _character_steps(tokenizer: CharTokenizer) -> dict[str, Any]:
+    """Neither cut nor merge: each character is a token."""
+    ordinary = {character: id for id, character in enumerate(tokenizer.characters)}
+    return {
+        "pre_tokenizer": None,
+        "decoder": {"type": "Fuse"},
+        "model": _model(ordinary, tokenizer.special_tokens),
+    }
 
 
 def _pre_tokenizer(pattern: str) -> dict[str, Any]:
@@ -196,9 +204,13 @@ def _pre_tokenizer(pattern: str) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": [split, whole]}
 
 
-def _bpe_model(
-    vocabulary: dict[str, int], lines: list[str], *, ignore_merges: bool
-) -> dict[str, Any]:
+def _model(ordinary: dict[str, int], special: dict[str, int]) -> dict[str, Any]:
+    """Describe a BPE that merges nothing yet."""
+    if twice := sorted(ordinary.keys() & special.keys()):
+        raise TokenizerError(
+            "in transformers a special token must not be spelled like another token, "
+            f"got {twice[0]!r}"
+        )
     return {
         "type": "BPE",
         "dropout": None,
@@ -207,9 +219,9 @@ def _bpe_model(
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": False,
-        "ignore_merges": ignore_merges,
-        "vocab": vocabulary,
-        "merges": lines,
+        "ignore_merges": False,
+        "vocab": ordinary | special,
+        "merges": [],
     }
 
 

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxllm import paths
@@ -18,6 +19,7 @@ from jaxllm.distributed import sharding
 from jaxllm.errors import CheckpointError
 from jaxllm.pretrained import names, safetensors_file, tensors
 from jaxllm.pretrained.names import Home
+from jaxllm.pretrained.safetensors_file import NewTensor
 from jaxllm.pretrained.tensors import FLOATS, StoredTensor
 from jaxllm.types import Array, Params
 
@@ -53,7 +55,7 @@ def read_params(
         lambda home: jax.ShapeDtypeStruct(home.shape(cfg), np.float32), homes
     )
     if mesh is None:
-        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        place = jnp.zeros(()).sharding  # where JAX puts things when it is not told
         places = jax.tree.map(lambda _: place, homes)
     else:
         places = sharding.tree_shardings(shapes, mesh)
@@ -157,25 +159,22 @@ def write_params(
             # As GPT2LMHeadModel calls them: the head alone stands outside.
             full = name if home == names.HEAD else f"transformer.{name}"
             places.setdefault(full, []).append((home, layer))
-    entries = {
-        name: (
-            inside[0][0].tensor_shape(cfg),
-            FLOATS[dtype],
-            functools.partial(_tensor, leaves, inside, cfg, FLOATS[dtype]),
+    news = {
+        name: NewTensor(
+            shape=inside[0][0].tensor_shape(cfg),
+            dtype=FLOATS[dtype],
+            make=functools.partial(_tensor, leaves, inside, cfg),
         )
         for name, inside in places.items()
     }
-    safetensors_file.write(path, entries)
+    safetensors_file.write(path, news)
 
 
 def _tensor(
-    leaves: dict[str, Array],
-    places: list[tuple[Home, int]],
-    cfg: GPTConfig,
-    dtype: np.dtype,
+    leaves: dict[str, Array], places: list[tuple[Home, int]], cfg: GPTConfig
 ) -> np.ndarray:
     """Make one of GPT-2's tensors out of the parameters that it holds."""
-    tensor = np.empty(places[0][0].tensor_shape(cfg), dtype)
+    tensor = np.empty(places[0][0].tensor_shape(cfg), np.float32)
     for home, layer in places:
         leaf = leaves[home.path]
         # Cut where it lies, so that only this layer leaves the device.
