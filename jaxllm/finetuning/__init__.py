@@ -1,0 +1,1 @@
+"""A foundation model's parameters in, those of a model for one task out."""

@@ -1,0 +1,188 @@
+"""Heads: a classifier from any model, what trains of it, and padding unread."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import CFG, random_params
+
+from jaxllm.config import GPTConfig, gpt2_config
+from jaxllm.errors import ConfigError
+from jaxllm.finetuning import heads, trainable
+from jaxllm.models import gpt
+
+POOLINGS = ("last", "first", "mean")
+
+
+def shapes_of(cfg, n_classes):
+    """The shapes of a classifier's parameters, without making them."""
+
+    def create(key):
+        params = gpt.init_params(key, cfg)
+        return heads.attach_classifier(params, cfg, n_classes, key=key)
+
+    return jax.eval_shape(create, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return heads.attach_classifier(random_params(), CFG, 3, key=jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def classify():
+    return jax.jit(heads.classify, static_argnums=3, static_argnames="pooling")
+
+
+# Heads.
+
+
+@pytest.mark.parametrize("tied_head", [True, False])
+def test_a_head_takes_the_place_of_the_one_for_tokens(tied_head):
+    cfg = GPTConfig(**(vars(CFG) | {"tied_head": tied_head}))
+    base = random_params(cfg)
+    params = heads.attach_classifier(base, cfg, 3, key=jax.random.key(0))
+    assert "head" not in params
+    assert params["classifier"]["kernel"].shape == (16, 3)
+    assert params["classifier"]["bias"].shape == (3,)
+    assert heads.count_classes(params) == 3
+    for name in params.keys() - {"classifier"}:
+        assert params[name] is base[name]
+    assert ("head" in base) is not tied_head
+
+
+def test_a_head_is_drawn_as_the_config_says():
+    for init, largest in (("pytorch", 0.25), ("gpt2", 0.1)):
+        cfg = GPTConfig(**(vars(CFG) | {"init": init}))
+        head = heads.attach_classifier({}, cfg, 50, key=jax.random.key(0))["classifier"]
+        assert 0 < float(jnp.abs(head["kernel"]).max()) <= largest
+        assert bool((head["bias"] == 0).all()) is (init == "gpt2")
+
+
+def test_a_model_becomes_a_classifier_again_with_other_classes(params):
+    again = heads.attach_classifier(params, CFG, 2, key=jax.random.key(0))
+    assert heads.count_classes(again) == 2
+
+
+def test_one_class_and_a_model_without_a_head_are_errors():
+    with pytest.raises(ConfigError, match="at least 2 classes, got 1"):
+        heads.attach_classifier({}, CFG, 1, key=jax.random.key(0))
+    with pytest.raises(ConfigError, match="classifier's head, got blocks"):
+        heads.count_classes({"blocks": {}})
+    with pytest.raises(ConfigError, match="got 'median'"):
+        heads.pool(jnp.zeros((1, 2, 3)), jnp.array([1]), "median")  # pyright: ignore
+
+
+# Pooling.
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_padded_batch_is_its_texts_alone(params, classify, pooling):
+    lengths = np.array([8, 1, 5])
+    tokens = np.random.default_rng(0).integers(0, 16, (3, 8), np.int32)
+    together = classify(params, tokens, lengths, CFG, pooling=pooling)
+    assert together.shape == (3, 3)
+    assert together.dtype == jnp.float32
+    padded = np.where(np.arange(8) < lengths[:, None], tokens, 7)
+    other = classify(params, padded, lengths, CFG, pooling=pooling)
+    np.testing.assert_array_equal(together, other)
+    for row, length in enumerate(lengths):
+        alone = heads.classify(
+            params, tokens[[row], :length], lengths[[row]], CFG, pooling=pooling
+        )
+        np.testing.assert_allclose(together[row], alone[0], atol=1e-5)
+
+
+def test_the_order_of_a_batch_does_not_matter(params, classify):
+    tokens = np.random.default_rng(1).integers(0, 16, (3, 8), np.int32)
+    lengths, order = np.array([8, 2, 5]), np.array([2, 0, 1])
+    logits = classify(params, tokens, lengths, CFG)
+    shuffled = classify(params, tokens[order], lengths[order], CFG)
+    np.testing.assert_allclose(shuffled, np.asarray(logits)[order], atol=1e-6)
+
+
+def test_pooling_takes_what_its_name_says():
+    hidden = jnp.arange(12.0).reshape(2, 3, 2)
+    lengths = jnp.array([2, 3])
+    assert heads.pool(hidden, lengths, "last").tolist() == [[2, 3], [10, 11]]
+    assert heads.pool(hidden, lengths, "first").tolist() == [[0, 1], [6, 7]]
+    assert heads.pool(hidden, lengths, "mean").tolist() == [[1, 2], [8, 9]]
+
+
+def test_a_mean_in_bfloat16_is_summed_in_float32():
+    hidden = jnp.ones((1, 1000, 1), jnp.bfloat16)
+    assert heads.pool(hidden, jnp.array([1000]), "mean").item() == 1
+
+
+def test_classes_are_scored_at_every_position(params):
+    hidden = jnp.asarray(np.random.default_rng(2).normal(size=(2, 5, 16)), jnp.float32)
+    scores = heads.score_classes(params, hidden, CFG)
+    assert scores.shape == (2, 5, 3)
+    np.testing.assert_allclose(
+        scores[1, 4], heads.score_classes(params, hidden[1, 4], CFG), atol=1e-6
+    )
+
+
+# What trains.
+
+
+def test_the_books_classifier_trains_its_last_block_norm_and_head():
+    shapes = shapes_of(gpt2_config("124M"), 2)
+    count = trainable.count_trainable
+    every = trainable.trainable_mask(shapes, trainable.ALL)
+    assert count(shapes, every) == 124_441_346
+    last = trainable.trainable_mask(shapes, trainable.last_blocks(1))
+    assert count(shapes, last) == 7_090_946
+    head = trainable.trainable_mask(shapes, trainable.HEAD)
+    assert count(shapes, head) == 768 * 2 + 2
+    two = trainable.trainable_mask(shapes, trainable.last_blocks(2))
+    assert count(shapes, two) - count(shapes, last) == 7_087_872
+
+
+def test_masks_broadcast_and_choose_layers(params):
+    masks = trainable.trainable_mask(params, trainable.last_blocks(1))
+    full = jax.tree.map(
+        lambda leaf, mask: np.broadcast_to(mask, leaf.shape), params, masks
+    )
+    assert full["classifier"]["kernel"].all()
+    assert full["final_norm"]["scale"].all()
+    assert not full["token_embedding"]["embedding"].any()
+    for leaf in jax.tree.leaves(full["blocks"]):
+        assert not leaf[0].any()
+        assert leaf[1].all()
+
+
+def bits(leaf):
+    return np.asarray(leaf).view(np.uint32)
+
+
+@pytest.mark.parametrize("rules", [trainable.HEAD, trainable.last_blocks(1)])
+def test_a_frozen_parameter_has_no_gradient_and_does_not_move_by_a_bit(params, rules):
+    # Also a negative zero, to which adding zero would be a change of sign.
+    params = jax.tree.map(lambda leaf: leaf.at[..., 0].set(-0.0), params)
+    masks = trainable.trainable_mask(params, rules)
+
+    @jax.jit
+    def step(params):
+        def total(params):
+            leaves = jax.tree.leaves(trainable.stop_gradients(params, masks))
+            return sum(leaf.sum() for leaf in leaves)
+
+        gradients = jax.grad(total)(params)
+        decayed = jax.tree.map(lambda p, g: 0.9 * p - g, params, gradients)
+        return gradients, trainable.keep_frozen(params, decayed, masks)
+
+    def check(before, gradient, after, mask):
+        trains = np.broadcast_to(mask, before.shape)
+        np.testing.assert_array_equal(gradient, trains)
+        np.testing.assert_array_equal(bits(after)[~trains], bits(before)[~trains])
+        assert (after[trains] != before[trains]).all()
+
+    jax.tree.map(check, params, *step(params), masks)
+
+
+def test_a_path_without_a_rule_and_no_block_are_errors(params):
+    with pytest.raises(ConfigError, match="no rule matches"):
+        trainable.trainable_mask(params, [("^classifier/", True)])
+    with pytest.raises(ConfigError, match="count must be >= 1, got 0"):
+        trainable.last_blocks(0)
