@@ -260,6 +260,18 @@ def test_a_config_that_gpt2_cannot_express_names_the_field(tmp_path, changes, fi
     assert not (tmp_path / "out").exists()
 
 
+def test_a_type_that_is_no_float_is_an_error(tmp_path):
+    params, cfg, _ = load.load_pretrained(GOLDEN / "openai")
+    with pytest.raises(ConfigError, match=r"dtype must be one of .* got 'int8'"):
+        save.save_pretrained(params, cfg, None, tmp_path / "out", dtype="int8")
+
+
+def test_a_saved_model_wins_over_parts_that_lie_beside_it(copy):
+    folder = copy("huggingface")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    load.load_pretrained(folder)
+
+
 # --- the hub
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jaxllm.config import GPTConfig
 from jaxllm.errors import ConfigError
+from jaxllm.pretrained.tensors import FLOATS
 
 # What config.json leaves out has GPT2Config's default.
 _HUGGINGFACE_DEFAULTS = {
@@ -107,6 +108,8 @@ def to_huggingface(
     ...
     jaxllm.errors.ConfigError: GPT-2 needs positions='learned', got 'rotary'
     """
+    if dtype not in FLOATS:
+        raise ConfigError(f"dtype must be one of {', '.join(FLOATS)}, got {dtype!r}")
     for name, wanted in _GPT2_FIXED.items():
         if getattr(cfg, name) != wanted:
             hint = "; add_qkv_bias makes it so" if name == "qkv_bias" else ""

@@ -106,7 +106,8 @@ def _read_huggingface(
 
 
 def _require_safetensors(folder: pathlib.Path) -> None:
-    if list(folder.glob("model*.safetensors*")):
+    names = ("model.safetensors", "model.safetensors.index.json")
+    if any((folder / name).exists() for name in names):
         return
     for path in sorted(folder.iterdir()):
         _refuse_pickle(path)

@@ -115,9 +115,9 @@ def read_folder(folder: str | os.PathLike[str]) -> dict[str, StoredTensor]:
         CheckpointError: as `read_table`; or the index and the files disagree.
     """
     folder = pathlib.Path(folder)
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return read_table(folder / "model.safetensors")
+    whole, index = (folder / f"model.safetensors{end}" for end in ("", ".index.json"))
+    if whole.exists():
+        return read_table(whole)
     weight_map = disk.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} must hold a weight_map, from tensors to files")
