@@ -106,8 +106,8 @@ def _read_huggingface(
 
 
 def _require_safetensors(folder: pathlib.Path) -> None:
-    names = ("model.safetensors", "model.safetensors.index.json")
-    if any((folder / name).exists() for name in names):
+    files = ("model.safetensors", "model.safetensors.index.json")
+    if any((folder / file).exists() for file in files):
         return
     for path in sorted(folder.iterdir()):
         _refuse_pickle(path)
