@@ -80,25 +80,11 @@ def test_the_books_batches_in_its_order(data, gpt2):
 
 
 def test_the_books_mask_of_instructions(gpt2):
-    rows = [
-        {
-            "instruction": "What is an antonym of 'complicated'?",
-            "input": "",
-            "output": "An antonym of 'complicated' is 'simple'.",
-        },
-        {
-            "instruction": "Sort the following list in alphabetical order.",
-            "input": "Zebra, Elephant, Crocodile",
-            "output": "Crocodile, Elephant, Zebra",
-        },
-        {
-            "instruction": "Arrange the given numbers in descending order.",
-            "input": "5, 12, 8, 3, 15",
-            "output": "15, 12, 8, 5, 3.",
-        },
-    ]
     template = book.heading_in_response(ALPACA)
-    examples = [instructions.encode_record(row, template, gpt2) for row in rows]
+    examples = [
+        instructions.encode_record(row, template, gpt2)
+        for row in book.THREE_INSTRUCTIONS
+    ]
     batch, _ = instructions.collate(examples, END, response_only=True)
     assert batch.inputs.shape == (3, 64)
     answer = "198 198 21017 18261 25 198 34 12204 375 576 11 42651 11 1168 37052 50256"

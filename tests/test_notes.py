@@ -15,6 +15,15 @@ from jaxllm.notes import book, draws, figure, figures, page, pretraining, stream
 ALL = [row for chapter in figures.CHAPTERS for row in chapter.figures]
 LEFT_OUT = [row for chapter in figures.CHAPTERS for row in chapter.left_out]
 
+# What is in a figure's call where it reads a file.
+FILES = {
+    "verdict": "the-verdict.txt",
+    "pretraining": "the-verdict.txt",
+    "book.spam_messages": "SMSSpamCollection.tsv",
+    "book.instruction_records": "instruction-data.json",
+    "book.example_file": "instruction-data.json",
+}
+
 TINY = GPTConfig(
     vocab_size=11,
     context_length=6,
@@ -44,8 +53,9 @@ def marked(row):
 
 @pytest.mark.parametrize("row", map(marked, ALL))
 def test_figure_holds(row, names, real_file):
-    if "verdict" in row.call or "pretraining" in row.call:
-        real_file("the-verdict.txt")
+    for name, file in FILES.items():
+        if name in row.call:
+            real_file(file)
     if row.weights and book.find_published(row.weights) is None:
         pytest.skip(f"GPT-2 {row.weights} is not in the folder $JAXLLM_WEIGHTS")
     value = figure.compute(row, names)

@@ -67,6 +67,25 @@ NEXT_WORD = np.array(
 )
 NEXT_WORDS = "closer every effort forward inches moves pizza toward you".split()
 
+# What the notes mask the instructions of.
+THREE_INSTRUCTIONS = (
+    {
+        "instruction": "What is an antonym of 'complicated'?",
+        "input": "",
+        "output": "An antonym of 'complicated' is 'simple'.",
+    },
+    {
+        "instruction": "Sort the following list in alphabetical order.",
+        "input": "Zebra, Elephant, Crocodile",
+        "output": "Crocodile, Elephant, Zebra",
+    },
+    {
+        "instruction": "Arrange the given numbers in descending order.",
+        "input": "5, 12, 8, 3, 15",
+        "output": "15, 12, 8, 5, 3.",
+    },
+)
+
 # What the notes train: GPT-2's shape with PyTorch's initial values and a head of its
 # own; the long context of the chapter on the model, the short one of pretraining.
 GPT_124M = gpt2_config(
@@ -89,7 +108,7 @@ def spam_messages(*, quoted: bool = True) -> Labelled:
     messages; 5,572 are left.
     """
     return labelled.read_labelled(
-        _example_file("SMSSpamCollection.tsv"),
+        example_file("SMSSpamCollection.tsv"),
         columns=("label", "text"),
         quoted=quoted,
     )
@@ -98,10 +117,11 @@ def spam_messages(*, quoted: bool = True) -> Labelled:
 @functools.cache
 def instruction_records() -> list[records.Record]:
     """Read the book's 1,100 instructions with their inputs and outputs."""
-    return records.read_records(_example_file("instruction-data.json"))
+    return records.read_records(example_file("instruction-data.json"))
 
 
-def _example_file(name: str) -> pathlib.Path:
+def example_file(name: str) -> pathlib.Path:
+    """Find a file of the book's examples in the folder $JAXLLM_DATA."""
     path = pathlib.Path(os.environ.get("JAXLLM_DATA") or ".", name)
     if not path.is_file():
         raise DataError(f"{name} must lie in the folder $JAXLLM_DATA, got {path}")
