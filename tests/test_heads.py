@@ -109,6 +109,12 @@ def test_pooling_takes_what_its_name_says():
     assert heads.pool(hidden, lengths, "mean").tolist() == [[1, 2], [8, 9]]
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_row_that_fills_up_a_batch_is_no_nan(pooling):
+    hidden = jnp.arange(6.0).reshape(1, 3, 2)
+    assert heads.pool(hidden, jnp.array([0]), pooling).tolist() == [[0, 1]]
+
+
 def test_a_mean_in_bfloat16_is_summed_in_float32():
     hidden = jnp.ones((1, 1000, 1), jnp.bfloat16)
     assert heads.pool(hidden, jnp.array([1000]), "mean").item() == 1

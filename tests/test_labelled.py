@@ -95,6 +95,7 @@ def test_an_encoded_row_is_the_row_alone_and_the_rest_is_padding(texts, max_leng
     assert encoded.ids.dtype == encoded.lengths.dtype == np.int32
     assert encoded.truncated == sum(len(text) > width for text in texts)
     for row, length, text in zip(encoded.ids, encoded.lengths, texts, strict=True):
+        assert length == min(len(text), width)
         assert ABC.decode(row[:length]) == text[:width]
         assert (row[length:] == 3).all()
 

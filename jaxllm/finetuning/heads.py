@@ -4,7 +4,7 @@ The head that scored every token of the vocabulary gives way to one that scores 
 classes. Everything else stays, so whatever can be loaded can become a classifier.
 """
 
-import math
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -63,7 +63,22 @@ def count_classes(params: Params) -> int:
         raise ConfigError(
             f"parameters must have a classifier's head, got {', '.join(params)}"
         )
-    return math.prod(params["classifier"]["bias"].shape)
+    return params["classifier"]["bias"].shape[0]
+
+
+def check_classes(params: Params, names: Sequence[str]) -> None:
+    """Refuse a head that does not have a class for each label.
+
+    >>> check_classes({"classifier": {"bias": jnp.zeros(2)}}, ["ham", "spam", "news"])
+    Traceback (most recent call last):
+    jaxllm.errors.ConfigError: a head must have a class for each of 3 labels (ham, spam,
+    news), got 2
+    """
+    if (n_classes := count_classes(params)) != len(names):
+        raise ConfigError(
+            f"a head must have a class for each of {len(names)} labels "
+            f"({', '.join(names)}), got {n_classes}"
+        )
 
 
 def pool(hidden: Array, lengths: Array, pooling: Pooling = "last") -> Array:
@@ -71,7 +86,8 @@ def pool(hidden: Array, lengths: Array, pooling: Pooling = "last") -> Array:
 
     Args:
       hidden: (B, T, D).
-      lengths: (B,) integers in 1..T, how many of a row's states are the text's.
+      lengths: (B,) integers up to T, how many of a row's states are the text's; a row
+        of none, as fills up a batch, is read as one of one.
 
     Returns:
       (B, D), in the dtype of hidden.
@@ -82,7 +98,7 @@ def pool(hidden: Array, lengths: Array, pooling: Pooling = "last") -> Array:
     """
     if pooling == "first":
         return hidden[:, 0]
-    lengths = lengths[:, None, None]
+    lengths = jnp.maximum(lengths, 1)[:, None, None]
     if pooling == "last":
         return jnp.take_along_axis(hidden, lengths - 1, axis=1)[:, 0]
     if pooling != "mean":
@@ -130,7 +146,7 @@ def classify(
 
     Args:
       tokens: (B, T) int32, padded behind each text with any id of the vocabulary.
-      lengths: (B,) integers in 1..T.
+      lengths: (B,) integers in 1..T, the tokens of each text.
       key: None for no dropout; a random key; or masks, as `gpt.hidden_states` takes.
 
     Returns:

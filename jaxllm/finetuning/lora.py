@@ -80,6 +80,7 @@ def init_lora(
     """
     if rank < 1:
         raise ConfigError(f"rank must be >= 1, got {rank}")
+    rules = tuple((pattern, equation) for pattern, equation in rules)  # can be hashed
 
     def draw(path: str, kernel: Any) -> dict[str, Array] | None:
         equation = paths.first_match(path, rules)
@@ -97,7 +98,7 @@ def init_lora(
     if not jax.tree.leaves(adapters):
         patterns = ", ".join(pattern for pattern, equation in rules if equation)
         raise ConfigError(f"some parameter must be adapted, none matches {patterns}")
-    return Lora(adapters, tuple(rules), alpha / rank)
+    return Lora(adapters, rules, alpha / rank)
 
 
 def merge_lora(params: Params, lora: Lora) -> Params:
