@@ -117,7 +117,12 @@ def test_a_fraction_that_floating_point_makes_too_small_is_whole():
 
 
 @pytest.mark.parametrize(
-    ("fractions", "words"), [((0.5, 0.4), "sum to 1"), ((1.0, 0.0), "give 5, 0")]
+    ("fractions", "words"),
+    [
+        ((0.5, 0.4), "sum to 1"),
+        ((-0.5, 1.5), ">= 0 and sum to 1"),
+        ((1.0, 0.0), "give 5, 0"),
+    ],
 )
 def test_parts_must_be_the_whole_and_hold_something(fractions, words):
     with pytest.raises(DataError, match=words):

@@ -83,7 +83,7 @@ def split(items: Any, fractions: Sequence[float]) -> list[Any]:
       fractions: the share of each part, rounded down; they sum to 1.
 
     Raises:
-      DataError: the fractions do not sum to 1, or a part is empty.
+      DataError: the fractions are not shares of a whole, or a part is empty.
 
     >>> split(list("abcdefghi"), (0.7, 0.1, 0.2))
     Traceback (most recent call last):
@@ -92,8 +92,8 @@ def split(items: Any, fractions: Sequence[float]) -> list[Any]:
     >>> split(list("abcdefghij"), (0.7, 0.1, 0.2))
     [['a', 'b', 'c', 'd', 'e', 'f', 'g'], ['h'], ['i', 'j']]
     """
-    if not math.isclose(sum(fractions), 1):
-        raise DataError(f"fractions must sum to 1, got {tuple(fractions)}")
+    if min(fractions) < 0 or not math.isclose(sum(fractions), 1):
+        raise DataError(f"fractions must be >= 0 and sum to 1, got {tuple(fractions)}")
     # 0.29 * 100 is a little less than 29 in floating point.
     sizes = [math.floor(f * len(items) + 1e-9) for f in fractions[:-1]]
     ends = np.cumsum([0, *sizes]).tolist()

@@ -104,7 +104,7 @@ def verdict() -> str:
 def spam_messages(*, quoted: bool = True) -> Labelled:
     """Read the UCI SMS Spam Collection: 5,574 messages, ham or spam.
 
-    The book's reader takes `"` for a quote, which the file does not mean, and so merges
+    The book's reader takes `"` for quoting, which the file does not do, and so merges
     messages; 5,572 are left.
     """
     return labelled.read_labelled(

@@ -32,8 +32,9 @@ FIGURES = (
         "ch06; rows in all, ham and spam",
         "spam = book.spam_messages()\nlen(spam.texts), np.bincount(spam.labels)",
         [5572, [4825, 747]],
-        "The file holds 5,574 messages. The book's reader takes the quotation marks in "
-        "them for its own and merges rows; book.spam_messages(quoted=False) reads all.",
+        "The file holds 5,574 messages and quotes nothing. The book's reader takes a "
+        "quotation mark that begins a message for quoting, and merges rows; "
+        "book.spam_messages(quoted=False) reads them all.",
     ),
     Figure(
         "spam-balanced",
