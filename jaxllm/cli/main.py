@@ -6,7 +6,7 @@ import os
 import sys
 
 import jaxllm
-from jaxllm.cli import arguments
+from jaxllm.cli import arguments, runtime
 from jaxllm.errors import JaxllmError
 
 # In the order of a model's life. The module of that name is imported when it is run.
@@ -61,6 +61,7 @@ def _run(argv: list[str]) -> int:
         return 0
     about = "GPT-style language models in JAX, from raw text to a trained assistant."
     name, rest = arguments.choose(available_commands(), argv, "jaxllm", about)
+    runtime.start()
     return importlib.import_module(f"jaxllm.cli.{name}").main(rest)
 
 

@@ -114,13 +114,10 @@ def find_remote(name: str, *, progress: Progress | None = None) -> pathlib.Path:
     The cache is $JAXLLM_CACHE, or ~/.cache/jaxllm. The content is checked each time.
     """
     remote = REMOTE[name]
-    given = os.environ.get("JAXLLM_DATA")
-    cache = os.environ.get("JAXLLM_CACHE") or "~/.cache/jaxllm"
-    paths = [
-        pathlib.Path(folder).expanduser() / remote.file
-        for folder in (given, cache)
-        if folder
-    ]
+    folders = [disk.cache_folder()]
+    if given := os.environ.get("JAXLLM_DATA"):
+        folders.insert(0, pathlib.Path(given).expanduser())
+    paths = [folder / remote.file for folder in folders]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return _fetch(remote, paths[-1], progress)

@@ -24,6 +24,15 @@ _REMEDIES = {
 }
 
 
+def cache_folder() -> pathlib.Path:
+    """Name the folder for what can be made or fetched again.
+
+    $JAXLLM_CACHE, or ~/.cache/jaxllm.
+    """
+    folder = os.environ.get("JAXLLM_CACHE") or "~/.cache/jaxllm"
+    return pathlib.Path(folder).expanduser()
+
+
 @contextlib.contextmanager
 def explain_refusal(action: str, path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn an OSError of the body into a DataError that says what would be right.
