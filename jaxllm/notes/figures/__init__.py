@@ -27,7 +27,7 @@ from jaxllm.config import DataConfig, GPTConfig, OptimizerConfig
 from jaxllm.config import gpt2_config, gpt3_config
 from jaxllm.data import batches, gpt2_merges, instructions, labelled, records
 from jaxllm.data import tokenizers, windows, words
-from jaxllm.finetuning import heads, lora, trainable
+from jaxllm.finetuning import heads, lora, preference, trainable
 from jaxllm.inference import generate, sampling
 from jaxllm.models import attention, blocks, dropout, gpt
 from jaxllm.notes import book, draws, pretraining, stream

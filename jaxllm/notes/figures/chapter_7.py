@@ -179,6 +179,14 @@ FIGURES = (
         "The book marks ignored targets with -100; jaxllm has a mask, which no token "
         "id can be mistaken for, and a loss of 0, not NaN, where nothing counts.",
     ),
+    Figure(
+        "preference-loss",
+        "E",
+        "ch07/04; before training, when the model is its own reference",
+        "same = preference.PairScores(np.array([-20.0]), np.array([-25.0]))\n"
+        "preference.preference_loss(same, same)[0]",
+        Printed("0.693147"),
+    ),
 )
 
 LEFT_OUT = (
@@ -195,16 +203,10 @@ LEFT_OUT = (
         _NO_ASSISTANT,
     ),
     LeftOut(
-        "preference-loss",
-        "E",
-        "ch07/04: 0.693147 before training",
-        "needs preference tuning, which jaxllm does not have",
-    ),
-    LeftOut(
         "preference-tuning",
         "W",
         "ch07/04: 0.606/0.610, margins 2.008/1.975",
-        "needs preference tuning, which jaxllm does not have",
+        "needs training on pairs of answers, which jaxllm does not have",
     ),
     LeftOut(
         "parameters-of-other-families",
