@@ -1,14 +1,13 @@
-"""Where the time goes, and how much arithmetic a token costs."""
+"""Where the time of a run goes, and how fast its steps are."""
 
 import collections
 import contextlib
-import functools
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from jaxllm import accounting
 from jaxllm.config import GPTConfig
-from jaxllm.models import gpt
 
 # Its start on the clock, and what has been counted since: seconds by kind of work,
 # steps and tokens.
@@ -37,27 +36,6 @@ def timed(lap: Lap, work: str) -> Iterator[None]:
         lap[work] += time.perf_counter() - start
 
 
-@functools.cache
-def flops_per_token(cfg: GPTConfig) -> int:
-    """Count the floating-point operations of training on one token of a full context.
-
-    Forward and backward, 2 + 4 per parameter of a matrix, and 12 L D T for the scores
-    and sums of attention (Chowdhery et al. 2022, appendix B). Looking up a position,
-    or a token that has a head of its own, is no arithmetic.
-
-    >>> from jaxllm.config import gpt2_config
-    >>> flops_per_token(gpt2_config("124M")) / 1e9
-    0.855...
-    """
-    looked_up = 0
-    if cfg.positions == "learned":
-        looked_up += cfg.context_length * cfg.emb_dim
-    if not cfg.tied_head:
-        looked_up += cfg.vocab_size * cfg.emb_dim
-    attention = 12 * cfg.n_layers * cfg.emb_dim * cfg.context_length
-    return 6 * (gpt.count_params(cfg) - looked_up) + attention
-
-
 def figures(lap: Lap, steps_left: int, cfg: GPTConfig) -> dict[str, Any]:
     """Tell how fast a lap went, where its time was spent, and how long the rest takes.
 
@@ -79,7 +57,7 @@ def figures(lap: Lap, steps_left: int, cfg: GPTConfig) -> dict[str, Any]:
     tokens_per_second = lap["tokens"] / training
     return {
         "tokens_per_second": tokens_per_second,
-        "flops_per_second": tokens_per_second * flops_per_token(cfg),
+        "flops_per_second": tokens_per_second * accounting.training_flops(cfg),
         "seconds_left": training / max(lap["steps"], 1) * steps_left,
         "seconds": {"total": total} | seconds,
     }
