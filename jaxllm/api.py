@@ -28,12 +28,12 @@ from jaxllm.data.batches import evaluation_batches, training_batches
 
 from jaxllm.models.attention import (
     causal_attention,
-    init_cache,
     multi_head_attention,
     self_attention,
     simple_attention,
     stacked_heads,
 )
+from jaxllm.models.cache import init_cache
 from jaxllm.models.gpt import (
     apply,
     check_tokens,

@@ -13,7 +13,7 @@ from jaxllm.cli import inspect
 from jaxllm.config import GPTConfig, gpt2_config, gpt3_config
 from jaxllm.errors import ConfigError
 from jaxllm.models import gpt
-from jaxllm.models.attention import init_cache
+from jaxllm.models.cache import init_cache
 
 # figures.md of the notes: parameters with an untied and with a tied head, without and
 # with biases of query, key and value, and the untied ones in MiB of float32.

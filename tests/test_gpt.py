@@ -9,7 +9,8 @@ import pytest
 
 from jaxllm.config import GPTConfig, gpt2_config, gpt3_config
 from jaxllm.errors import ConfigError, DataError
-from jaxllm.models import attention, gpt
+from jaxllm.models import gpt
+from jaxllm.models.cache import init_cache
 
 # Compiled once per shape: a loop over layers that runs eagerly compiles at every call.
 init_params = jax.jit(gpt.init_params, static_argnums=1)
@@ -93,7 +94,7 @@ def test_rows_of_a_batch_do_not_see_each_other(cfg, new_key):
 def test_reading_in_chunks_with_a_cache_equals_reading_at_once(cfg, new_key, chunks):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 3, 9)
     whole, _ = hidden_states(params, tokens, cfg)
-    cache, parts, start = attention.init_cache(cfg, 3, 12), [], 0
+    cache, parts, start = init_cache(cfg, 3, 12), [], 0
     for size in chunks:
         part, cache = hidden_states(
             params, tokens[:, start : start + size], cfg, cache=cache
@@ -109,9 +110,7 @@ def test_reading_in_chunks_with_a_cache_equals_reading_at_once(cfg, new_key, chu
 def test_a_padded_row_continues_as_if_it_were_alone(cfg, new_key):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 3, 9)
     lengths = jnp.array([2, 6, 4])
-    _, cache = hidden_states(
-        params, tokens[:, :6], cfg, cache=attention.init_cache(cfg, 3)
-    )
+    _, cache = hidden_states(params, tokens[:, :6], cfg, cache=init_cache(cfg, 3))
     cache = cache._replace(length=lengths)
     after, _ = hidden_states(params, tokens[:, 6:7], cfg, cache=cache)
     for row, length in enumerate(lengths):

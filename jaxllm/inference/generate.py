@@ -18,8 +18,7 @@ from jaxllm.config import GPTConfig
 from jaxllm.data.tokenizers import Tokenizer
 from jaxllm.errors import ConfigError, DataError
 from jaxllm.inference.sampling import Sampling, sample
-from jaxllm.models import gpt
-from jaxllm.models.attention import Cache, init_cache
+from jaxllm.models import cache, gpt
 from jaxllm.types import Array, Params
 
 Overflow = Literal["error", "slide"]
@@ -140,7 +139,7 @@ def text_of(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
 
 
 class _Decoding(NamedTuple):
-    cache: Cache
+    cache: cache.Cache
     token: Array  # (B,) int32, drawn and not yet read
     drawn: Array  # () int32, tokens drawn for each row since its prompt
 
@@ -174,11 +173,11 @@ def _decode_windows(
 @functools.partial(jax.jit, static_argnames=("cfg", "sampling", "slots"))
 def _prefill(params, prompts, lengths, drawn, keys, cfg, sampling, slots) -> _Decoding:
     B = prompts.shape[0]
-    cache = init_cache(cfg, B, slots)
-    hidden, cache = gpt.hidden_states(params, prompts, cfg, cache=cache)
+    empty = cache.init_cache(cfg, B, slots)
+    hidden, filled = gpt.hidden_states(params, prompts, cfg, cache=empty)
     last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
     token = _draw(params, last, drawn, keys, cfg, sampling)
-    return _Decoding(cache._replace(length=lengths), token, drawn + 1)
+    return _Decoding(filled._replace(length=lengths), token, drawn + 1)
 
 
 @functools.partial(
@@ -189,11 +188,11 @@ def _decode(params, state, n, keys, cfg, sampling) -> tuple[_Decoding, Array]:
 
     def step(i, carry):
         state, tokens = carry
-        hidden, cache = gpt.hidden_states(
+        hidden, extended = gpt.hidden_states(
             params, state.token[:, None], cfg, cache=state.cache
         )
         token = _draw(params, hidden[:, 0], state.drawn, keys, cfg, sampling)
-        return _Decoding(cache, token, state.drawn + 1), tokens.at[:, i].set(token)
+        return _Decoding(extended, token, state.drawn + 1), tokens.at[:, i].set(token)
 
     tokens = jnp.zeros((B, _CHUNK), jnp.int32)
     return jax.lax.fori_loop(0, n, step, (state, tokens))

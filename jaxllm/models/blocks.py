@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from jaxllm.config import GPTConfig
 from jaxllm.models import attention
+from jaxllm.models.cache import Cache
 from jaxllm.models.dropout import Noise, branch, dropout
 from jaxllm.models.linear import Linear
 from jaxllm.types import Array
@@ -85,11 +86,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        carry: tuple[Array, attention.Cache | None],
+        carry: tuple[Array, Cache | None],
         layer: Array,
         noise: Noise,
         where: Array,
-    ) -> tuple[tuple[Array, attention.Cache | None], dict[str, Array]]:
+    ) -> tuple[tuple[Array, Cache | None], dict[str, Array]]:
         cfg = self.cfg
         x, cache = carry
 

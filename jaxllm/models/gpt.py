@@ -16,8 +16,8 @@ from flax import linen as nn
 from jaxllm.config import GPTConfig
 from jaxllm.errors import DataError
 from jaxllm.models import positions
-from jaxllm.models.attention import Cache
 from jaxllm.models.blocks import Block, LayerNorm
+from jaxllm.models.cache import Cache
 from jaxllm.models.dropout import Noise, branch, dropout, per_layer
 from jaxllm.models.embeddings import Embedding, unembed
 from jaxllm.types import Array, Params
