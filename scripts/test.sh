@@ -23,4 +23,7 @@ pyright
 # Two workers, each with a single-threaded XLA: more threads than cores only wait. A
 # file stays with one worker, which makes its runs and models once.
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
+# Most of the time is compilation: a second run finds what the first one compiled.
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$VIRTUAL_ENV/compiled}"
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
 python -m pytest -q -n 2 --dist loadscope "${which_tests[@]}" "$@"
