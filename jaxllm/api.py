@@ -25,6 +25,15 @@ from jaxllm.data.corpora import documents
 from jaxllm.data.token_store import open_store, prepare
 from jaxllm.data.windows import sliding_windows
 from jaxllm.data.batches import evaluation_batches, training_batches
+from jaxllm.data.labelled import balanced_rows, encode_texts, read_labelled
+from jaxllm.data.instructions import (
+    ALPACA,
+    PHI_3,
+    Template,
+    collate,
+    encode_record,
+    write_prompt,
+)
 
 from jaxllm.models.attention import (
     causal_attention,
@@ -56,3 +65,14 @@ from jaxllm.inference.generate import generate, stream
 
 from jaxllm.pretrained.load import load_pretrained
 from jaxllm.pretrained.save import save_pretrained
+from jaxllm.pretrained.surgery import add_qkv_bias, resize_vocabulary
+
+from jaxllm.finetuning.heads import attach_classifier, classify
+from jaxllm.finetuning.trainable import (
+    keep_frozen,
+    last_blocks,
+    stop_gradients,
+    trainable_mask,
+)
+from jaxllm.finetuning.lora import init_lora, merge_lora
+from jaxllm.finetuning.preference import preference_loss

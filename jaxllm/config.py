@@ -141,7 +141,7 @@ def _sized(
     if size not in sizes:
         raise ConfigError(f"{family} comes in {', '.join(sizes)}; got {size!r}")
     emb_dim, n_layers, n_heads = sizes[size]
-    shape = {
+    shape: dict[str, Any] = {
         "context_length": context_length,
         "emb_dim": emb_dim,
         "n_layers": n_layers,
