@@ -144,7 +144,7 @@ def test_a_file_that_is_no_text_is_an_error(tmp_path, content, message):
         ("a.jsonl", b'{"text": 5}', "'text' must hold text, got 5"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}', "byte offset 24"),
         ("a.jsonl", b'{"text": "\\ud83d"}', "half a surrogate pair"),
-        ("a.txt.gz", gzip.compress(b"text" * 99)[:-5], "ends before"),
+        ("a.txt.gz", gzip.compress(b"text" * 99, mtime=0)[:-5], "ends before"),
         ("a.txt.gz", b"no gzip", "damaged"),
         ("a.txt.zst", zstandard.compress(bytes(range(1, 128)) * 9)[:-2], "ends before"),
         ("a.txt.zst", b"no zstandard", "damaged"),
