@@ -134,7 +134,10 @@ def test_the_page_is_not_stale():
     )
 
 
-def test_the_command_prints_what_was_expected_and_got(capsys):
+def test_the_command_prints_what_was_expected_and_got(capsys, monkeypatch):
+    monkeypatch.setenv(
+        "COLUMNS", "120"
+    )  # a narrow terminal shows the first digits only
     assert verify_command.main(["--figure", "context-of-one-query"]) == 0
     out = capsys.readouterr().out
     assert out.count("0.4419 0.6515 0.5683") == 2
