@@ -236,6 +236,22 @@ def test_pytorch_initialisation_has_its_ranges(new_key):
         assert limit * 0.98 < float(jnp.abs(leaf).max()) <= limit
 
 
+@pytest.mark.parametrize("init", ["gpt2", "pytorch"])
+def test_an_untrained_model_with_its_own_head_finds_all_tokens_about_alike(
+    new_key, init
+):
+    cfg = gpt2_config("124M", n_layers=1, vocab_size=1000, init=init, tied_head=False)
+    params = init_params(new_key(), cfg)
+    head = params["head"]["embedding"]
+    assert float(head.std()) == pytest.approx(
+        0.02 if init == "gpt2" else 1 / np.sqrt(3 * 768), rel=0.02
+    )
+    logits = apply(params, some_tokens(cfg, 1, 9), cfg)
+    # In nats: entropy near that of a fair choice among 1,000.
+    entropy = -(jax.nn.softmax(logits) * jax.nn.log_softmax(logits)).sum(-1)
+    assert float(entropy.min()) > np.log(1000) - 0.3
+
+
 UNTIED = {"tied_head": False, "qkv_bias": False}
 
 

@@ -4,25 +4,31 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxllm.config import GPTConfig
+from jaxllm.models.linear import initializers
 from jaxllm.types import Array, Params
 
 
 class Embedding(nn.Module):
     """A table with a row of emb_dim numbers for each of `rows` ids or positions.
 
-    Calling it gives the table; looking up is `table[ids]`.
+    Calling it gives the table; looking up is `table[ids]`. A head has a row for each
+    token too, but starts like the linear layer that it is.
     Parameter: embedding (rows, D) float32.
     """
 
     cfg: GPTConfig
     rows: int
+    is_head: bool = False
 
     @nn.compact
     def __call__(self) -> Array:
-        # GPT-2 draws from N(0, 0.02), torch.nn.Embedding from N(0, 1).
-        stddev = 0.02 if self.cfg.init == "gpt2" else 1.0
-        shape = (self.rows, self.cfg.emb_dim)
-        return self.param("embedding", nn.initializers.normal(stddev), shape)
+        if self.is_head:
+            init, _ = initializers(self.cfg, fan_in=self.cfg.emb_dim)
+        else:
+            # GPT-2 draws from N(0, 0.02), torch.nn.Embedding from N(0, 1).
+            stddev = 0.02 if self.cfg.init == "gpt2" else 1.0
+            init = nn.initializers.normal(stddev)
+        return self.param("embedding", init, (self.rows, self.cfg.emb_dim))
 
 
 def head_matrix(params: Params) -> Array:

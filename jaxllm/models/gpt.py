@@ -43,7 +43,7 @@ class GPT(nn.Module):
 
         table = Embedding(cfg, cfg.vocab_size, name="token_embedding")()
         if not cfg.tied_head:
-            Embedding(cfg, cfg.vocab_size, name="head")()
+            Embedding(cfg, cfg.vocab_size, is_head=True, name="head")()
         x = table[tokens]  # (B, T, D)
         if cfg.positions == "learned":
             x = (

@@ -49,7 +49,7 @@ def linear(
     return y
 
 
-def initializers(cfg: GPTConfig, fan_in: int, residual: bool):
+def initializers(cfg: GPTConfig, fan_in: int, residual: bool = False):
     """Choose the initial values of a kernel and its bias.
 
     gpt2: N(0, 0.02), scaled by 1 / sqrt(2 n_layers) where the output joins the residual
