@@ -267,9 +267,9 @@ class LoopConfig:
     """How long a run trains, and what it does on the way."""
 
     steps: int | None = None
-    """Optimizer steps in all; give either steps or epochs."""
+    """Optimizer steps in all, in place of epochs."""
     epochs: int | None = None
-    """Passes over the training windows."""
+    """Passes over the training windows; one if neither is given."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     eval_every: int = 250
@@ -296,7 +296,7 @@ class LoopConfig:
     """Whether metrics are also written as TensorBoard events."""
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.epochs is None):
+        if self.steps is not None and self.epochs is not None:
             raise ConfigError(
                 "give either steps or epochs, "
                 f"got steps={self.steps} and epochs={self.epochs}"
@@ -348,7 +348,7 @@ class TrainConfig:
     """The corpus and its batches."""
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     """The optimizer."""
-    loop: LoopConfig = dataclasses.field(default_factory=lambda: LoopConfig(steps=1000))
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     """The training loop."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     """The devices."""

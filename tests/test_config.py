@@ -97,6 +97,9 @@ def test_a_config_file_and_back_is_the_same_config(tmp_path):
 
 def test_what_yaml_leaves_out_takes_its_default():
     assert config_files.from_yaml("", MeshConfig) == MeshConfig()
+    assert (
+        config_files.from_yaml("loop: {log_every: 5}", TrainConfig).loop.steps is None
+    )
     config = config_files.from_yaml("loop: {epochs: 3}", TrainConfig)
     assert (config.loop.epochs, config.loop.steps) == (3, None)
     assert config.model == GPTConfig()

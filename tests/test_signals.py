@@ -16,7 +16,15 @@ def test_the_first_signal_is_a_request(number):
         assert asked()
 
 
-def test_a_second_ctrl_c_acts_at_once():
+@pytest.fixture
+def ctrl_c_acts():
+    """Undo what a shell does to a command in the background: it ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_acts_at_once(ctrl_c_acts):
     with signals.stop_asked():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):

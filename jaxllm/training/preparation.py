@@ -71,7 +71,7 @@ def prepare_run(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    epochs, steps_per_epoch = cfg.loop.epochs or 0, data.plan.batches_per_epoch
+    epochs, steps_per_epoch = cfg.loop.epochs or 1, data.plan.batches_per_epoch
     total_steps = cfg.loop.steps or epochs * steps_per_epoch
     optimizer = optimizers.make_optimizer(cfg.optimizer, total_steps)
 
