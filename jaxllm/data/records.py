@@ -7,7 +7,6 @@ by text_files.
 
 import codecs
 import csv
-import importlib
 import io
 import json
 import math
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxllm.data import disk
+from jaxllm.data import disk, text_files
 from jaxllm.errors import DataError
 
 Record = dict[str, Any]
@@ -178,13 +177,7 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _parquet(path: pathlib.Path) -> list[Record]:
-    try:
-        pyarrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise DataError(
-            f"{path} needs pyarrow to be read: pip install 'jaxllm[parquet]'"
-        ) from error
+    pyarrow, parquet = text_files.import_pyarrow(path)
     try:
         return parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

@@ -12,7 +12,7 @@ import pathlib
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -133,14 +133,19 @@ def _json_texts(path: pathlib.Path, column: str) -> Iterator[str]:
         yield _checked_text(row[column], column, where)
 
 
-def _parquet_texts(path: pathlib.Path, column: str) -> Iterator[str]:
+def import_pyarrow(path: pathlib.Path) -> tuple[Any, Any]:
+    """Import pyarrow and pyarrow.parquet, or tell which extra path needs."""
     try:
         pyarrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
+        return pyarrow, importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise DataError(
             f"{path} needs pyarrow to be read: pip install 'jaxllm[parquet]'"
         ) from error
+
+
+def _parquet_texts(path: pathlib.Path, column: str) -> Iterator[str]:
+    pyarrow, parquet = import_pyarrow(path)
     try:
         with parquet.ParquetFile(path) as file:
             _require_column(column, file.schema_arrow.names, str(path))
