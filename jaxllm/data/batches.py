@@ -8,8 +8,6 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import absl.flags
-import grain
 import numpy as np
 
 from jaxllm.config import DataConfig
@@ -199,6 +197,10 @@ def evaluation_batches(
 
 def _chunk_reader(tokens: Any, plan: BatchPlan, start: int, workers: int) -> Any:
     """Read ahead from batch `start` on: a grain iterator over chunks of batches."""
+    # Half a second to import, which only what reads batches should wait for.
+    import absl.flags
+    import grain
+
     size = max(1, CHUNK_TOKENS // (plan.local_batch_size * (plan.max_length + 1)))
     stop = 2**62 if plan.epochs is None else plan.epochs * plan.batches_per_epoch
     chunks = grain.MapDataset.range(max(0, -(-(stop - start) // size)))

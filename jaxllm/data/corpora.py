@@ -92,13 +92,10 @@ def pieces(
     progress: Progress | None = None,
 ) -> Iterator[text_files.Piece]:
     """Yield the documents of a corpus as `documents` does, long texts in pieces."""
-    if name_or_path == STANDARD_LIBRARY:
+    path = find(name_or_path, progress=progress)
+    if path is None:
         yield from (text_files.Piece(text, first=True) for text in _standard_library())
         return
-    if name_or_path in REMOTE:
-        path = find_remote(str(name_or_path), progress=progress)
-    else:
-        path = _existing(name_or_path)
     empty = True
     for file in _files(path) if path.is_dir() else [path]:
         for piece in text_files.read_pieces(file, text_column):
@@ -106,6 +103,21 @@ def pieces(
             yield piece
     if empty:
         raise DataError(f"a corpus must hold some text, {path} holds none")
+
+
+def find(
+    name_or_path: str | os.PathLike[str], *, progress: Progress | None = None
+) -> pathlib.Path | None:
+    """Find the file or folder of a corpus, fetched if need be; of Python's own, None.
+
+    Raises:
+      DataError: the corpus is unknown, or can't be fetched.
+    """
+    if name_or_path == STANDARD_LIBRARY:
+        return None
+    if name_or_path in REMOTE:
+        return find_remote(str(name_or_path), progress=progress)
+    return _existing(name_or_path)
 
 
 def find_remote(name: str, *, progress: Progress | None = None) -> pathlib.Path:

@@ -32,6 +32,11 @@ def read_merges(merges: str) -> bpe.Ranks:
     return {token: i for i, token in enumerate(tokens)}
 
 
+def are_gpt2s(data: bytes) -> bool:
+    """Find out whether the bytes of a file are those of GPT-2's `vocab.bpe`."""
+    return hashlib.sha256(data).hexdigest() == SHA256
+
+
 def find_merges() -> str | None:
     """Return the file's text from the first place where it is whole, by its sha256.
 
@@ -40,7 +45,7 @@ def find_merges() -> str | None:
     """
     for path in _places():
         data = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(data).hexdigest() == SHA256:
+        if are_gpt2s(data):
             return data.decode()
     return None
 

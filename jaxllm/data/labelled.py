@@ -26,6 +26,15 @@ class Labelled(NamedTuple):
     names: tuple[str, ...]  # of the labels
 
 
+class TextBatch(NamedTuple):
+    """Texts to learn from, a row each. A pytree."""
+
+    inputs: np.ndarray  # (B, T) int32, padded behind each text
+    lengths: np.ndarray  # (B,) int32, 0 where there is no text
+    labels: np.ndarray  # (B,) int32
+    weights: np.ndarray  # (B,) float32, of each text in the loss
+
+
 class Encoded(NamedTuple):
     """Texts as rows of one width."""
 
@@ -181,6 +190,39 @@ def encode_texts(
         place[: len(row)] = row[:width]
     truncated = int((lengths > width).sum())
     return Encoded(ids, np.minimum(lengths, width), truncated)
+
+
+def collate_texts(
+    rows: np.ndarray,
+    encoded: Encoded,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    width: int | None = None,
+) -> TextBatch:
+    """Take rows of encoded texts as a batch.
+
+    Args:
+      rows: (B,) row numbers; -1 is a row without a text.
+      weights: (classes,) of the texts of each class in the loss.
+      width: of the batch; None takes that of its longest text.
+
+    >>> encoded = Encoded(np.array([[2, 0], [1, 5]]), np.array([1, 2]), 0)
+    >>> collate_texts(np.array([0, -1]), encoded, np.array([1, 0]), np.ones(2))
+    TextBatch(inputs=array([[2], [0]], dtype=int32),
+              lengths=array([1, 0], dtype=int32), labels=array([1, 0], dtype=int32),
+              weights=array([1., 0.], dtype=float32))
+    """
+    there = rows >= 0
+    lengths = np.where(there, encoded.lengths[rows], 0)
+    width = max(1, int(lengths.max())) if width is None else width
+    labels = np.where(there, labels[rows], 0)
+    return TextBatch(
+        np.where(there[:, None], encoded.ids[rows, :width], 0).astype(np.int32),
+        lengths.astype(np.int32),
+        labels.astype(np.int32),
+        np.where(there, weights[labels], 0).astype(np.float32),
+    )
 
 
 def _text(row: records.Record, column: str, number: int) -> str:

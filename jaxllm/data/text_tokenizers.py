@@ -64,13 +64,11 @@ class Tokenizer:
     def encode(self, text: str, *, allow_special: bool = False) -> np.ndarray:
         """Turn text into ids, (T,) int32; a special token in it must be allowed."""
         if allow_special:
-            # Splitting at a group leaves what it matched at the odd places.
-            parts = self._special_pattern.split(text)
             ids = [
                 np.array([self.special_tokens[part]], np.int32)
                 if place % 2
                 else self.encode_ordinary(part)
-                for place, part in enumerate(parts)
+                for place, part in enumerate(self.split_special(text))
             ]
             return np.concatenate(ids)
         if found := self._special_pattern.search(text):
@@ -84,6 +82,10 @@ class Tokenizer:
     def encode_ordinary(self, text: str) -> np.ndarray:
         """Turn text in which nothing is special into ids, (T,) int32."""
         raise NotImplementedError
+
+    def split_special(self, text: str) -> list[str]:
+        """Cut a text at its special tokens, which then stand at the odd places."""
+        return self._special_pattern.split(text)
 
     def encode_batch(
         self, texts: Iterable[str], *, allow_special: bool = False

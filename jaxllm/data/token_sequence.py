@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
-from jaxllm.data import disk
+from jaxllm.data import disk, windows
 
 
 class TokenSequence:
@@ -76,14 +75,18 @@ class TokenSequence:
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Copy self[s : s + length] for s in starts: (len(starts), length)."""
-        rows = np.empty((len(starts), length), self.dtype)
         first = starts + self._start
         file = np.searchsorted(self._offsets, first, side="right") - 1
+        if len(starts) and file[0] == file.max() == file.min():
+            begin = self._offsets[file[0]]
+            if first.max() + length <= self._offsets[file[0] + 1]:
+                return windows.read_windows(self._maps[file[0]], first - begin, length)
+        rows = np.empty((len(starts), length), self.dtype)
         within = first + length <= self._offsets[file + 1]
         for number in np.unique(file[within]):
             here = within & (file == number)
-            ids = sliding_window_view(self._maps[number], length)
-            rows[here] = ids[first[here] - self._offsets[number]]
+            local = first[here] - self._offsets[number]
+            rows[here] = windows.read_windows(self._maps[number], local, length)
         for row in np.flatnonzero(~within):
             rows[row] = self[starts[row] : starts[row] + length]
         return rows

@@ -159,5 +159,11 @@ def classify(
     >>> classify(params, tokens, lengths, cfg).shape
     (2, 2)
     """
-    hidden, _ = gpt.hidden_states(params, tokens, cfg, key=key)  # (B, T, D)
+    segments = None
+    if not cfg.causal:  # Padding would otherwise be seen by the text before it.
+        places = jnp.arange(tokens.shape[1])[None]
+        segments = (places < lengths[:, None]).astype(jnp.int32)  # (B, T)
+    hidden, _ = gpt.hidden_states(
+        params, tokens, cfg, segments=segments, key=key
+    )  # (B, T, D)
     return score_classes(params, pool(hidden, lengths, pooling), cfg)  # (B, K)

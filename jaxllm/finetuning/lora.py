@@ -33,6 +33,7 @@ ALL_LINEAR: Rules = (
     ("^head/embedding$", "rd,vr->vd"),
     ("", None),
 )
+BLOCKS_LINEAR: Rules = (*ALL_LINEAR[:4], ("", None))
 QUERY_AND_VALUE: Rules = (
     ("attention/(query|value)/kernel$", _QUERY_KEY_VALUE),
     ("", None),
@@ -45,7 +46,7 @@ class Lora:
     """An adapter: a pytree whose arrays are all there is to train and to save."""
 
     adapters: Params
-    """Like the parameters, with {"a": ..., "b": ...} or None in place of each."""
+    """Those of the parameters that are adapted, with {"a": ..., "b": ...} for each."""
     rules: Rules = dataclasses.field(metadata={"static": True})
     """How each pair makes a kernel."""
     scale: float = dataclasses.field(metadata={"static": True})
@@ -76,7 +77,7 @@ def init_lora(
     >>> params = {"mlp": {"up": {"kernel": jnp.ones((3, 4, 8)), "bias": jnp.ones(8)}}}
     >>> lora = init_lora(jax.random.key(0), params, rank=2)
     >>> jax.tree.map(jnp.shape, lora.adapters["mlp"]["up"])
-    {'bias': None, 'kernel': {'a': (3, 4, 2), 'b': (3, 2, 8)}}
+    {'kernel': {'a': (3, 4, 2), 'b': (3, 2, 8)}}
     """
     if rank < 1:
         raise ConfigError(f"rank must be >= 1, got {rank}")
@@ -86,7 +87,7 @@ def init_lora(
         equation = paths.first_match(path, rules)
         if equation is None:
             return None
-        a, b, inputs = _factor_shapes(equation, path, kernel.shape, rank)
+        a, b, inputs = factor_shapes(equation, path, kernel.shape, rank)
         limit = 1 / math.sqrt(inputs)
         own_key = jax.random.fold_in(key, zlib.crc32(path.encode()))
         return {
@@ -94,8 +95,8 @@ def init_lora(
             "b": jnp.zeros(b),
         }
 
-    adapters = paths.map_with_path(draw, params)
-    if not jax.tree.leaves(adapters):
+    adapters = _present(paths.map_with_path(draw, params))
+    if not adapters:
         patterns = ", ".join(pattern for pattern, equation in rules if equation)
         raise ConfigError(f"some parameter must be adapted, none matches {patterns}")
     return Lora(adapters, rules, alpha / rank)
@@ -111,20 +112,27 @@ def merge_lora(params: Params, lora: Lora) -> Params:
     [[1.5, 2.0], [3.0, 4.0]]
     """
 
-    def merge(kernel: Array, equation: str | None, pair: Any) -> Array:
-        if pair is None:
+    def merge(path: str, kernel: Array) -> Array:
+        pair: Any = lora.adapters
+        for name in path.split("/"):
+            pair = pair.get(name, {})
+        if not pair:
             return kernel
+        equation: Any = paths.first_match(path, lora.rules)
         change = jnp.einsum(equation, pair["a"], pair["b"])
         return kernel + lora.scale * change.astype(kernel.dtype)
 
-    equations = paths.match_rules(params, lora.rules)
-    return jax.tree.map(merge, params, equations, lora.adapters)
+    return paths.map_with_path(merge, params)
 
 
-def _factor_shapes(
+def factor_shapes(
     equation: str, path: str, shape: tuple[int, ...], rank: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Read the shapes of a and b, and how many inputs a kernel has, from its rule."""
+    """Read the shapes of a and b, and how many inputs a kernel has, from its rule.
+
+    >>> factor_shapes("lnhr,lrd->lnhd", "attention/out/kernel", (3, 2, 4, 8), 1)
+    ((3, 2, 4, 1), (3, 1, 8), 8)
+    """
     factors, kernel = equation.split("->")
     if len(kernel) != len(shape):
         raise ConfigError(
@@ -135,3 +143,15 @@ def _factor_shapes(
     a, b = factors.split(",")
     inputs = math.prod(sizes[letter] for letter in set(a) - set(b))
     return tuple(sizes[x] for x in a), tuple(sizes[x] for x in b), inputs
+
+
+def _present(tree: Any) -> Any:
+    """Leave out of nested dicts what is None, and dicts of which nothing is left."""
+    if not isinstance(tree, dict):
+        return tree
+    kept = {name: _present(sub) for name, sub in tree.items()}
+    return {
+        name: sub
+        for name, sub in kept.items()
+        if sub is not None and not (isinstance(sub, dict) and not sub)
+    }

@@ -109,3 +109,53 @@ def keep_frozen(before: Params, after: Params, masks: Any) -> Params:
         return jnp.where(mask, new, old) if mask.any() else old
 
     return jax.tree.map(choose, before, after, masks)
+
+
+def split(params: Params, rules: Rules) -> tuple[Params, Params]:
+    """Part parameters into what trains and what is frozen; `join` undoes it.
+
+    What is differentiated, updated and saved is then only what trains. A slice of
+    layers must go to the last one.
+
+    >>> params = {"blocks": {"bias": jnp.zeros((3, 2))}, "final_norm": jnp.zeros(2)}
+    >>> trained, frozen = split(params, [("blocks", slice(-1, None)), ("", False)])
+    >>> jax.tree.map(jnp.shape, trained), jax.tree.map(jnp.shape, frozen)
+    ({'blocks': {'bias': (1, 2)}}, {'blocks': {'bias': (2, 2)}, 'final_norm': (2,)})
+    """
+    trained, frozen = _split(params, "", rules)
+    if trained is None:
+        raise ConfigError(f"some parameter must train, got {', '.join(params)}")
+    return trained, frozen or {}
+
+
+def _split(tree: Any, path: str, rules: Rules) -> tuple[Any, Any]:
+    if isinstance(tree, dict):
+        start = f"{path}/" if path else ""
+        parts = {name: _split(sub, start + name, rules) for name, sub in tree.items()}
+        trained, frozen = (
+            {name: part[side] for name, part in parts.items() if part[side] is not None}
+            for side in (0, 1)
+        )
+        return trained or None, frozen or None
+    chosen = paths.first_match(path, rules)
+    if isinstance(chosen, bool):
+        return (tree, None) if chosen else (None, tree)
+    first, end, _ = chosen.indices(tree.shape[0])
+    if end < tree.shape[0]:
+        raise ConfigError(f"layers that train must be the last ones, got {chosen}")
+    return tree[first:], tree[:first] if first else None
+
+
+def join(trained: Params, frozen: Params) -> Params:
+    """Put together what `split` has parted; layers that train come last.
+
+    >>> join({"bias": jnp.ones(1)}, {"bias": jnp.zeros(2)})["bias"].tolist()
+    [0.0, 0.0, 1.0]
+    """
+    shared = {
+        name: join(trained[name], frozen[name])
+        if isinstance(trained[name], dict)
+        else jnp.concatenate([frozen[name], trained[name]])
+        for name in trained.keys() & frozen.keys()
+    }
+    return frozen | trained | shared

@@ -1,0 +1,1 @@
+"""A model or its answers in, judgements out: likelihoods, choices, a judge."""

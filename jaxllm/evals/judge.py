@@ -1,0 +1,211 @@
+"""Answers in, scores by another model out, asked over HTTP.
+
+The judge is any server that speaks OpenAI's chat completions: Ollama, vLLM, llama.cpp,
+or OpenAI's own. What it has said is written down at once, so that nothing is asked
+twice when a judgement is broken off and begun again.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import statistics
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from jaxllm.data import disk, records
+from jaxllm.errors import ConfigError, DataError
+
+# Answers of a server that another attempt may better.
+_PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
+
+PROMPT = """\
+Below are an instruction, a reference answer, and the answer of a student.
+
+Instruction:
+{instruction}
+
+Reference answer:
+{output}
+
+Student's answer:
+{response}
+
+Grade the student's answer from 0 (useless or wrong) to 100 (as good as the reference).
+Reply with the whole number only."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Who is asked, and how patiently.
+
+    >>> Judge(url="localhost:11434/v1", model="llama3")
+    Traceback (most recent call last):
+    jaxllm.errors.ConfigError: url must begin with http:// or https://, got
+    'localhost:11434/v1'
+    """
+
+    url: str = "http://localhost:11434/v1"
+    """Address of an OpenAI-compatible server, up to its /v1; by default Ollama's."""
+    model: str = "llama3"
+    """Name by which the server knows the model."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key, where the server wants one."""
+    timeout: float = 120.0
+    """Seconds to wait for an answer."""
+    retries: int = 4
+    """Further attempts where the server is busy or gone, after 1, 2, 4, ... seconds."""
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"url must begin with http:// or https://, got {self.url!r}"
+            )
+        if self.timeout <= 0:
+            raise ConfigError(f"timeout must be > 0, got {self.timeout}")
+        if self.retries < 0:
+            raise ConfigError(f"retries must be >= 0, got {self.retries}")
+
+
+def ask(
+    judge: Judge, prompt: str, *, wait: Callable[[float], None] = time.sleep
+) -> str:
+    """Ask once and return what is said, with patience for what may pass.
+
+    Raises DataError where the server refuses, or is not there after all attempts.
+    """
+    body = {
+        "model": judge.model,
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "seed": 0,
+    }
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(judge.key_variable):
+        headers["Authorization"] = f"Bearer {key}"
+    address = judge.url.rstrip("/") + "/chat/completions"
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+    reason = ""
+    for attempt in range(judge.retries + 1):
+        if attempt:
+            wait(2.0 ** (attempt - 1))
+        try:
+            with urllib.request.urlopen(request, timeout=judge.timeout) as reply:
+                return _content(json.loads(reply.read()), address)
+        except urllib.error.HTTPError as error:
+            reason = f"{error.code} {error.reason}"
+            if error.code not in _PASSING:
+                break
+        except (OSError, ValueError) as error:  # no server, a time-out, or no JSON
+            reason = str(error)
+    raise DataError(f"{address} gives no answer: {reason}")
+
+
+def _content(reply: Any, address: str) -> str:
+    try:
+        return str(reply["choices"][0]["message"]["content"])
+    except (KeyError, IndexError, TypeError):
+        raise DataError(
+            f"{address} must answer with choices and a message, got {str(reply)[:80]}"
+        ) from None
+
+
+def score_in(reply: str) -> int | None:
+    """Find the grade in what a judge says: the last whole number of 0 to 100.
+
+    What it thinks aloud before, between tags, is no grade. None where there is no such
+    number.
+
+    >>> score_in("85"), score_in("I'd say 40 of 100: **40**"), score_in("Good!")
+    (85, 40, None)
+    >>> score_in("<think>Is it 100?</think> 20/100")
+    20
+    """
+    said = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL)
+    said = re.sub(r"(/|out of|of)\s*100\b", "", said)
+    numbers = [int(n) for n in re.findall(r"(?<![\d.])\d+(?![\d]|\.\d)", said)]
+    return next((n for n in reversed(numbers) if n <= 100), None)
+
+
+def judge_answers(
+    judge: Judge,
+    answers: Sequence[records.Record],
+    out: str | os.PathLike[str],
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> Iterator[dict[str, Any]]:
+    """Let a judge grade answers that have no grade yet, one after the other.
+
+    Args:
+      answers: records of instruction, input (may lack), output, which is the reference,
+        and response, which is graded.
+      out: JSON lines, one for each answer: what was asked and said, and the score, null
+        where none was found. What is there already is not asked again.
+
+    Yields:
+      the line of each answer, also of those that were there.
+    """
+    path = pathlib.Path(out)
+    known = {line["key"]: line for line in _lines(path)}
+    for number, answer in enumerate(answers, 1):
+        prompt = _prompt(answer, number)
+        key = hashlib.sha256(f"{judge.model}\n{prompt}".encode()).hexdigest()[:16]
+        if key not in known:
+            reply = ask(judge, prompt, wait=wait)
+            known[key] = {
+                "key": key,
+                "number": number,
+                "model": judge.model,
+                "response": answer["response"],
+                "reply": reply,
+                "score": score_in(reply),
+            }
+            with disk.explain_refusal("write", path), open(path, "a") as file:
+                file.write(json.dumps(known[key]) + "\n")
+        yield known[key]
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Read what was judged before; a last line that was cut short by a kill is none."""
+    if not path.exists():
+        return []
+    with disk.explain_refusal("read", path):
+        text = path.read_text("utf-8")
+    whole, _, cut = text.rpartition("\n")
+    if cut:
+        with disk.explain_refusal("write", path):
+            os.truncate(path, len(text.encode()) - len(cut.encode()))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _prompt(answer: records.Record, number: int) -> str:
+    for name in ("instruction", "output", "response"):
+        if not isinstance(answer.get(name), str):
+            raise DataError(f"answer {number} must have a text {name!r}")
+    instruction = answer["instruction"]
+    if answer.get("input"):
+        instruction += f"\n\n{answer['input']}"
+    return PROMPT.format(
+        instruction=instruction, output=answer["output"], response=answer["response"]
+    )
+
+
+def report(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Sum up grades: their number, mean, median, spread, and how many are missing.
+
+    >>> report([{"score": 50}, {"score": 100}, {"score": None}])
+    {'graded': 2, 'missing': 1, 'mean': 75.0, 'median': 75.0, 'deviation': 35.355...}
+    """
+    scores = [line["score"] for line in lines if line["score"] is not None]
+    return {
+        "graded": len(scores),
+        "missing": len(lines) - len(scores),
+        "mean": statistics.fmean(scores) if scores else float("nan"),
+        "median": statistics.median(scores) if scores else float("nan"),
+        "deviation": statistics.stdev(scores) if len(scores) > 1 else 0.0,
+    }

@@ -1,0 +1,208 @@
+"""Pairs of answers in, the task of preferring the chosen ones out."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxllm.data import disk, example_batches, instructions, layouts, templates
+from jaxllm.data.example_batches import Collate
+from jaxllm.data.instructions import Example
+from jaxllm.data.records import Record
+from jaxllm.distributed import sharding
+from jaxllm.errors import DataError
+from jaxllm.finetuning import instruct_batches, instruction, preference, tasks
+from jaxllm.finetuning.config import FinetuneConfig
+from jaxllm.finetuning.instruction import Split
+from jaxllm.finetuning.preference import PairBatch
+from jaxllm.finetuning.tasks import Kind, Start, Task, keep_model
+from jaxllm.training import runs
+from jaxllm.types import Params
+
+REFERENCE = "reference.npy"
+"""The file of a run with the frozen model's log-probabilities: (pairs, 2) float32."""
+
+Pairs = list[tuple[Example, Example]]
+
+
+def prepare(cfg: FinetuneConfig, split: Split, start: Start) -> Task:
+    """Encode the pairs, score them by the frozen model, and say how they are judged.
+
+    A pair is learnt whole: one of which an answer does not fit is left out.
+    """
+    if jax.process_index() == 0:
+        templates.save(split.template, pathlib.Path(cfg.run_dir, templates.FILE))
+    bound = tasks.max_length(cfg, start.model)
+    end = instructions.end_id(split.template, start.tokenizer)
+    parts = [_encode(part, cfg, split, start, bound) for part in split[1:]]
+    pairs = [pair for part in parts for pair in part]
+    starts = np.cumsum([0, *map(len, parts)])
+    longest = max(len(one.ids) - 1 for pair in pairs for one in pair)
+    width = instruct_batches.round_up(longest, bound)
+    size = cfg.loop.eval_batch_size or cfg.data.batch_size
+
+    def collate(reference: np.ndarray, first: int = 0) -> Collate:
+        def join(rows: np.ndarray) -> PairBatch:
+            there = rows >= 0
+            return preference.collate_pairs(
+                [pairs[first + row] if row >= 0 else None for row in rows],
+                end,
+                reference=np.where(there[:, None], reference[first + rows], 0),
+                width=width,
+            )
+
+        return join
+
+    batches = example_batches.ordered_batches
+    blank = np.zeros((len(pairs), 2), np.float32)
+    reference = find_reference(
+        cfg, start, lambda: batches(len(pairs), size, collate(blank)), len(pairs)
+    )
+    judge = _judge(cfg, start)
+    train, validation, test = (collate(reference, int(first)) for first in starts[:-1])
+    n_train, n_validation, n_test = map(len, parts)
+
+    def evaluate(params: Params) -> dict[str, float]:
+        figures = {}
+        for name, join, n in (
+            ("training", train, n_train),
+            ("validation", validation, n_validation),
+        ):
+            found = judge(params, batches(n, size, join, count=cfg.loop.eval_batches))
+            figures |= {f"{name}_{figure}": value for figure, value in found.items()}
+        return figures
+
+    def report(params: Params) -> dict[str, Any]:
+        after, before = (
+            judge(p, batches(n_test, size, test))
+            for p in (params, instruction.placed_start(start))
+        )
+        return after | {f"{name}_before": value for name, value in before.items()}
+
+    return Task(
+        batches=example_batches.ExampleBatches(
+            example_batches.shuffled_plan(
+                n_train,
+                cfg.data.batch_size,
+                seed=cfg.seed,
+                drop_last=cfg.data.drop_last,
+            ),
+            train,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ),
+        loss_sum=functools.partial(preference.preference_sum, beta=cfg.preference.beta),
+        unit="pairs",
+        evaluate=evaluate,
+        facts={"train": n_train, "validation": n_validation, "test": n_test},
+        test=report,
+        sample=instruction.sampler(cfg, split, start),
+    )
+
+
+def find_reference(
+    cfg: FinetuneConfig, start: Start, batches: Callable[[], Any], n: int
+) -> np.ndarray:
+    """Score every answer by the frozen model, once: (n, 2) float32, kept in the run.
+
+    Args:
+      batches: gives those of all n pairs, in their order.
+    """
+    path = pathlib.Path(cfg.run_dir, REFERENCE)
+    if runs.has_trained(cfg.run_dir) and path.exists():
+        reference = np.load(path, allow_pickle=False)
+        if reference.shape != (n, 2):
+            raise DataError(
+                f"{path} must have scores of {n} pairs, got {reference.shape}: the "
+                "records have changed"
+            )
+        return reference
+    score = jax.jit(
+        lambda params, batch: jnp.stack(
+            preference.score_pairs(params, batch, start.model), axis=1
+        ),
+        out_shardings=NamedSharding(start.mesh, PartitionSpec()),
+    )
+    params = instruction.placed_start(start)
+    rows = [score(params, _place(batch, start)) for batch in batches()]
+    reference = np.concatenate(jax.device_get(rows))[:n]
+    if jax.process_index() == 0:
+        with disk.atomic_writer(path) as file:
+            np.save(file, reference, allow_pickle=False)
+    return reference
+
+
+def _judge(
+    cfg: FinetuneConfig, start: Start
+) -> Callable[[Params, Iterable[PairBatch]], dict[str, float]]:
+    """Build the function that averages what `preference_sums` sums."""
+    step = jax.jit(
+        functools.partial(
+            preference.pair_sums, cfg=start.model, beta=cfg.preference.beta
+        )
+    )
+
+    def judge(params: Params, batches: Iterable[PairBatch]) -> dict[str, float]:
+        sums = [step(params, _place(batch, start)) for batch in batches]
+        totals = jax.tree.map(lambda *each: float(np.sum(each)), *jax.device_get(sums))
+        n = max(totals.pop("pairs"), 1)
+        return {name: total / n for name, total in totals.items()}
+
+    return judge
+
+
+def _place(batch: PairBatch, start: Start) -> PairBatch:
+    shares = jax.process_index(), jax.process_count()
+    share: Any = example_batches.share_of(batch, *shares)
+    placed: Any = sharding.place_batch(share, start.mesh)
+    return placed
+
+
+def _encode(
+    records: list[Record], cfg: FinetuneConfig, split: Split, start: Start, bound: int
+) -> Pairs:
+    names = {"chosen": cfg.preference.chosen, "rejected": cfg.preference.rejected}
+    encode = functools.partial(
+        instructions.encode_pair,
+        template=split.template,
+        tokenizer=start.tokenizer,
+        **names,
+    )
+    pairs = [
+        pair
+        for pair in map(encode, records)
+        if max(len(one.ids) for one in pair) <= bound + 1
+    ]
+    if left_out := len(records) - len(pairs):
+        text = f"{left_out:,} of {len(records):,} pairs are longer than {bound} tokens "
+        start.on_event("warning", {"text": text + "and are left out"})
+    if not pairs:
+        raise DataError(
+            f"some pair must fit {bound} tokens, none of {len(records)} does"
+        )
+    return pairs
+
+
+def read(cfg: FinetuneConfig) -> tuple[FinetuneConfig, Split]:
+    """Read and split records with two answers each; find the template."""
+    names = cfg.preference.chosen, cfg.preference.rejected
+    return cfg, instruction.read_split(
+        cfg,
+        lambda record, template: [
+            layouts.answered(record, name, template) for name in names
+        ],
+    )
+
+
+KIND = Kind(
+    read=read,
+    texts=instruction.write_texts,
+    fit=keep_model,
+    prepare=prepare,
+    special_tokens=instruction.special_tokens,
+)
