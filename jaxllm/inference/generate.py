@@ -1,30 +1,32 @@
-"""Parameters and prompts in, the tokens that follow out.
+"""Parameters and prompts in, the tokens that follow out: at once, or as they come."""
 
-A prompt is read once into the cache (prefill); then one compiled loop feeds each token
-back (decode), several per call, so the host is asked only now and then. Widths are
-rounded up to powers of two: few compilations serve all lengths.
-"""
-
-import codecs
-import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.config import GPTConfig
-from jaxllm.data.tokenizers import Tokenizer
 from jaxllm.errors import ConfigError, DataError
-from jaxllm.inference.sampling import Sampling, sample
-from jaxllm.models import cache, gpt
+from jaxllm.inference import sampling as samplers
+from jaxllm.inference.decoding import PIECE, Draws, decode_windows
+from jaxllm.inference.sampling import Logprobs, Sampling, Settings
+from jaxllm.inference.speculation import speculate_windows
+from jaxllm.inference.weights import decoding_params
+from jaxllm.models import gpt
 from jaxllm.types import Array, Params
 
-Overflow = Literal["error", "slide"]
+Overflow = Literal["error", "keep_last", "slide"]
+Finish = Literal["stop", "length"]
 
-# Tokens per dispatch of the decode loop: enough to hide the host, few enough to stream.
-_CHUNK = 16
+
+class Piece(NamedTuple):
+    """Some tokens that follow a prompt; those of a `complete` are all of them."""
+
+    tokens: np.ndarray  # (T,) int32, without the prompt and the stop token
+    logprobs: Logprobs | None  # chosen (T,), top and top_tokens (T, n), if asked for
+    finish: Finish | None  # what ended the row, if it has ended
 
 
 def generate(
@@ -33,26 +35,29 @@ def generate(
     cfg: GPTConfig,
     *,
     max_new_tokens: int = 50,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    sampling: Sampling | Sequence[Sampling] | None = None,
     stop_tokens: Sequence[int] = (),
     overflow: Overflow = "error",
+    lookahead: int = 0,
     key: Array | None = None,
+    **how: Any,
 ) -> np.ndarray | list[np.ndarray]:
     """Continue prompts, token by token.
 
     Args:
       prompts: the token ids of one prompt, or a sequence of prompts of any lengths.
       max_new_tokens: tokens to add at most.
-      temperature: 0 is greedy and needs no key.
-      top_k, top_p: see `Sampling`.
+      sampling: how tokens are chosen, for all prompts or for each.
+      **how: or the fields of `Sampling` by name, such as temperature=0.8, top_k=40.
       stop_tokens: ids that end a row; they are left out of the result.
       overflow: what to do where prompt and new tokens exceed the context length:
-        "error" refuses; "slide" forgets all but the last half context of a row that
-        has outgrown it, reads that again and goes on.
+        "error" refuses; "keep_last" reads only so much of the end of a prompt that the
+        new tokens fit; "slide" forgets all but the last half context of a row that has
+        outgrown it, reads that again and goes on.
+      lookahead: tokens that a step of greedy decoding guesses ahead, by looking up what
+        followed the last two before: the same text, in fewer steps where it repeats.
       key: one key, which each row folds with its place; a key per row; or Gumbel noise
-        (max_new_tokens, B, V), as `sample` takes it.
+        (max_new_tokens, B, V), as `draw` takes it. A temperature of 0 needs none.
 
     Returns:
       The prompt and what follows it, int32; a list of such for several prompts.
@@ -62,20 +67,71 @@ def generate(
     >>> generate(params, [1, 2], cfg, max_new_tokens=3, temperature=0).shape
     (5,)
     """
-    rows, single = _as_rows(prompts)
+    rows, single = as_rows(prompts)
     pieces = stream(
         params,
         rows,
         cfg,
         max_new_tokens=max_new_tokens,
-        sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p),
+        sampling=_asked(sampling, how),
         stop_tokens=stop_tokens,
         overflow=overflow,
+        lookahead=lookahead,
         key=key,
     )
     for piece in pieces:
         rows = [np.concatenate(pair) for pair in zip(rows, piece, strict=True)]
     return rows[0] if single else rows
+
+
+def complete(
+    params: Params,
+    prompts: Sequence,
+    cfg: GPTConfig,
+    *,
+    logprobs: int | None = None,
+    sampling: Sampling | Sequence[Sampling] | None = None,
+    max_new_tokens: int = 50,
+    stop_tokens: Sequence[int] = (),
+    overflow: Overflow = "error",
+    lookahead: int = 0,
+    key: Array | None = None,
+    **how: Any,
+) -> Piece | list[Piece]:
+    """Continue prompts as `generate` does, and say more of what follows them.
+
+    Args:
+      logprobs: how many of the likeliest tokens to give with their log-probabilities,
+        beside that of the chosen one; None gives none.
+
+    >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
+    >>> params = gpt.init_params(jax.random.key(0), cfg)
+    >>> piece = complete(params, [1, 2], cfg, logprobs=2, temperature=0)
+    >>> piece.tokens.shape, piece.logprobs.top_tokens.shape, piece.finish
+    ((50,), (50, 2), 'length')
+    """
+    rows, single = as_rows(prompts)
+    pieces = stream_pieces(
+        params,
+        rows,
+        cfg,
+        logprobs=logprobs,
+        max_new_tokens=max_new_tokens,
+        sampling=_asked(sampling, how),
+        stop_tokens=stop_tokens,
+        overflow=overflow,
+        lookahead=lookahead,
+        key=key,
+    )
+    wholes = [join_pieces(row) for row in zip(*pieces, strict=True)]
+    return wholes[0] if single else wholes
+
+
+def join_pieces(pieces: Sequence[Piece]) -> Piece:
+    """Join what followed one prompt, in the order in which it came."""
+    arrays = [Draws(piece.tokens, piece.logprobs) for piece in pieces]
+    joined: Draws = jax.tree.map(lambda *parts: np.concatenate(parts), *arrays)
+    return Piece(joined.tokens, joined.logprobs, pieces[-1].finish)
 
 
 def stream(
@@ -84,9 +140,10 @@ def stream(
     cfg: GPTConfig,
     *,
     max_new_tokens: int,
-    sampling: Sampling,
+    sampling: Sampling | Sequence[Sampling],
     stop_tokens: Sequence[int] = (),
     overflow: Overflow = "error",
+    lookahead: int = 0,
     key: Array | None = None,
 ) -> Iterator[list[np.ndarray]]:
     """Yield the new tokens of each row as they come; arguments as for `generate`.
@@ -94,120 +151,116 @@ def stream(
     Each item has one int32 array per row, empty for rows that have ended. The first
     item has one token per row.
     """
-    rows, _ = _as_rows(prompts)
-    _check(rows, cfg, max_new_tokens, overflow)
-    keys = _row_keys(key, sampling, len(rows))
+    pieces = stream_pieces(
+        params,
+        prompts,
+        cfg,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        stop_tokens=stop_tokens,
+        overflow=overflow,
+        lookahead=lookahead,
+        key=key,
+    )
+    for rows in pieces:
+        yield [piece.tokens for piece in rows]
+
+
+def stream_pieces(
+    params: Params,
+    prompts: Sequence,
+    cfg: GPTConfig,
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | Sequence[Sampling],
+    logprobs: int | None = None,
+    stop_tokens: Sequence[int] = (),
+    overflow: Overflow = "error",
+    lookahead: int = 0,
+    key: Array | None = None,
+) -> Iterator[list[Piece]]:
+    """Yield a piece of each row as they come; arguments as for `complete`."""
+    rows, windows = checked_rows(prompts, cfg, max_new_tokens, overflow)
+    if logprobs is not None and not 0 <= logprobs <= cfg.vocab_size:
+        raise ConfigError(
+            f"logprobs must be in 0..{cfg.vocab_size}, the vocabulary, got {logprobs}"
+        )
+    B, V = len(rows), cfg.vocab_size
     stop_tokens = tuple(int(token) for token in stop_tokens)
-    ended = np.zeros(len(rows), bool)
+    settings = samplers.make_settings(sampling, B, V, stop_tokens)
+    _check_lookahead(lookahead, settings, logprobs)
+    keys = _row_keys(key, settings, B)
+    lengths = [len(row) for row in rows]
+    params = decoding_params(params, cfg)
+    finishes: list[Finish | None] = [None] * B
     left = max_new_tokens
-    while left and not ended.all():
-        rows = [_window(row, cfg.context_length) for row in rows]
-        room = cfg.context_length - max(map(len, rows))
-        for tokens in _decode_windows(
-            params,
-            rows,
-            cfg,
-            sampling,
-            keys,
-            max_new_tokens - left,
-            min(left, room + 1),
-        ):
-            piece = []
-            for i, row_tokens in enumerate(tokens):
-                kept, stopped = _until_stop(row_tokens, stop_tokens)
-                piece.append(kept[:0] if ended[i] else kept)
-                ended[i] |= stopped
-            rows = [np.concatenate(pair) for pair in zip(rows, piece, strict=True)]
-            left -= tokens.shape[1]
-            yield piece
-            if ended.all():
+    while not all(finishes):
+        windows = [_window(window, cfg.context_length) for window in windows]
+        room = cfg.context_length - max(map(len, windows))
+        drawn = max_new_tokens - left
+        history = samplers.make_history(settings, rows, lengths, V, drawn)
+        n = min(left, room + 1)
+        if lookahead:
+            tokens = speculate_windows(params, windows, cfg, n, lookahead)
+            batches = (Draws(drawn, None) for drawn in tokens)
+        else:
+            batches = decode_windows(
+                params, windows, cfg, settings, keys, history, n, logprobs
+            )
+        for draws in batches:
+            left -= draws.tokens.shape[1]
+            pieces = [
+                _piece(draws, i, stop_tokens, finish, last=left == 0)
+                for i, finish in enumerate(finishes)
+            ]
+            finishes = [piece.finish for piece in pieces]
+            new = [piece.tokens for piece in pieces]
+            rows = [np.concatenate(pair) for pair in zip(rows, new, strict=True)]
+            windows = [np.concatenate(pair) for pair in zip(windows, new, strict=True)]
+            yield pieces
+            if all(finishes):
                 break
 
 
-def text_of(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Decode tokens as they come into text of whole characters.
-
-    A token may end inside a character; its bytes wait for the next one. Bytes that are
-    no text become U+FFFD.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in tokens:
-        if text := decoder.decode(tokenizer.token_bytes(int(token))):
-            yield text
-    if text := decoder.decode(b"", final=True):
-        yield text
-
-
-class _Decoding(NamedTuple):
-    cache: cache.Cache
-    token: Array  # (B,) int32, drawn and not yet read
-    drawn: Array  # () int32, tokens drawn for each row since its prompt
-
-
-def _decode_windows(
-    params: Params,
-    windows: list[np.ndarray],
-    cfg: GPTConfig,
-    sampling: Sampling,
-    keys: Array,
-    drawn: int,
-    n: int,
-) -> Iterator[np.ndarray]:
-    """Prefill, then yield (B, 1), (B, _CHUNK), ... tokens until there are n of them."""
-    lengths = np.array([len(window) for window in windows], np.int32)
-    width = _bucket(lengths.max(), cfg.context_length)
-    slots = _bucket(lengths.max() + n - 1, cfg.context_length)
-    prompts = np.zeros((len(windows), width), np.int32)
-    for row, window in zip(prompts, windows, strict=True):
-        row[: len(window)] = window
-    state = _prefill(params, prompts, lengths, drawn, keys, cfg, sampling, slots)
-    yield np.asarray(state.token)[:, None]
-    left = n - 1
-    while left:
-        step = min(left, _CHUNK)
-        state, tokens = _decode(params, state, step, keys, cfg, sampling)
-        yield np.asarray(tokens)[:, :step]
-        left -= step
-
-
-@functools.partial(jax.jit, static_argnames=("cfg", "sampling", "slots"))
-def _prefill(params, prompts, lengths, drawn, keys, cfg, sampling, slots) -> _Decoding:
-    B = prompts.shape[0]
-    empty = cache.init_cache(cfg, B, slots)
-    hidden, filled = gpt.hidden_states(params, prompts, cfg, cache=empty)
-    last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
-    token = _draw(params, last, drawn, keys, cfg, sampling)
-    return _Decoding(filled._replace(length=lengths), token, drawn + 1)
-
-
-@functools.partial(
-    jax.jit, static_argnames=("cfg", "sampling"), donate_argnames=("state",)
-)
-def _decode(params, state, n, keys, cfg, sampling) -> tuple[_Decoding, Array]:
-    B = state.token.shape[0]
-
-    def step(i, carry):
-        state, tokens = carry
-        hidden, extended = gpt.hidden_states(
-            params, state.token[:, None], cfg, cache=state.cache
+def checked_rows(
+    prompts: Sequence, cfg: GPTConfig, max_new_tokens: int, overflow: Overflow
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Give the tokens of each prompt, and what of them is to be read at first."""
+    rows, _ = as_rows(prompts)
+    C = cfg.context_length
+    if max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
+    if overflow == "keep_last" and max_new_tokens >= C:
+        raise ConfigError(
+            f"max_new_tokens must be < {C}, the context, so that a part of the prompt "
+            f"can be kept, got {max_new_tokens}"
         )
-        token = _draw(params, hidden[:, 0], state.drawn, keys, cfg, sampling)
-        return _Decoding(extended, token, state.drawn + 1), tokens.at[:, i].set(token)
-
-    tokens = jnp.zeros((B, _CHUNK), jnp.int32)
-    return jax.lax.fori_loop(0, n, step, (state, tokens))
-
-
-def _draw(params, hidden, drawn, keys, cfg, sampling) -> Array:
-    logits = gpt.unembed(params, hidden, cfg)  # (B, V)
-    if keys.ndim == 1:
-        noise = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, drawn)
-    else:
-        noise = keys[drawn]  # (B, V)
-    return sample(logits, sampling, noise)
+    for row in rows:
+        if not len(row):
+            raise DataError("a prompt must have at least one token, got none")
+        gpt.check_tokens(row[-C:], cfg)
+        if overflow == "error" and len(row) + max_new_tokens > C:
+            raise DataError(
+                f"a prompt of {len(row)} tokens and {max_new_tokens} new ones exceed "
+                f"the context of {C}; shorten one of them, read the end of the prompt "
+                'with overflow="keep_last", or let the window slide with "slide"'
+            )
+    kept = C - max_new_tokens if overflow == "keep_last" else 0
+    return rows, [row[-kept:] for row in rows]
 
 
-def _as_rows(prompts: Sequence) -> tuple[list[np.ndarray], bool]:
+def _asked(sampling: Sampling | Sequence[Sampling] | None, how: dict[str, Any]):
+    if sampling is None:
+        return Sampling(**how)
+    if how:
+        raise ConfigError(
+            f"give sampling or its fields by name, got sampling and {', '.join(how)}"
+        )
+    return sampling
+
+
+def as_rows(prompts: Sequence) -> tuple[list[np.ndarray], bool]:
+    """Give the tokens of each prompt, and tell whether one stood by itself."""
     if not len(prompts):
         raise DataError("a prompt must have at least one token, got none")
     single = np.ndim(prompts[0]) == 0
@@ -215,27 +268,23 @@ def _as_rows(prompts: Sequence) -> tuple[list[np.ndarray], bool]:
     return [np.asarray(row, np.int32) for row in rows], single
 
 
-def _check(rows, cfg: GPTConfig, max_new_tokens: int, overflow: Overflow) -> None:
-    if max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
-    for row in rows:
-        if not len(row):
-            raise DataError("a prompt must have at least one token, got none")
-        gpt.check_tokens(row[-cfg.context_length :], cfg)
-        if overflow == "error" and len(row) + max_new_tokens > cfg.context_length:
-            raise DataError(
-                f"a prompt of {len(row)} tokens and {max_new_tokens} new ones exceed "
-                f"the context of {cfg.context_length}; shorten one of them, or let the "
-                'window slide with overflow="slide"'
-            )
+def _check_lookahead(lookahead: int, settings: Settings, logprobs: int | None) -> None:
+    if not 0 <= lookahead < PIECE:
+        raise ConfigError(f"lookahead must be in [0, {PIECE}), got {lookahead}")
+    asked = [name for name, value in settings._asdict().items() if value is not None]
+    if lookahead and (asked or logprobs is not None):
+        raise ConfigError(
+            "lookahead needs plain greedy decoding, temperature=0, got "
+            + ", ".join(asked or ["logprobs"])
+        )
 
 
-def _row_keys(key: Array | None, sampling: Sampling, n_rows: int) -> Array:
+def _row_keys(key: Array | None, settings: Settings, n_rows: int) -> Array:
     if key is None:
-        if sampling.temperature > 0:
+        if settings.temperature is not None:
             raise ConfigError(
-                f"a temperature of {sampling.temperature} draws at random: give a key, "
-                "or temperature=0"
+                f"a temperature of {settings.temperature.max()} draws at random: give "
+                "a key, or temperature=0"
             )
         key = jax.random.key(0)
     if key.ndim:
@@ -250,10 +299,13 @@ def _window(row: np.ndarray, context_length: int) -> np.ndarray:
     return row[-max(1, context_length // 2) :]
 
 
-def _bucket(size: int, limit: int) -> int:
-    return min(limit, max(16, 1 << int(size - 1).bit_length()))
-
-
-def _until_stop(tokens: np.ndarray, stops: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+def _piece(
+    draws: Draws, i: int, stops: tuple[int, ...], finish: Finish | None, *, last: bool
+) -> Piece:
+    """Cut a row of draws before its first stop token; nothing follows one."""
+    tokens = draws.tokens[i]
     at = np.flatnonzero(np.isin(tokens, stops))
-    return (tokens[: at[0]], True) if at.size else (tokens, False)
+    n = 0 if finish else at[0] if at.size else len(tokens)
+    kept: Draws = jax.tree.map(lambda leaf: leaf[i, :n], draws)
+    finish = finish or ("stop" if at.size else "length" if last else None)
+    return Piece(kept.tokens, kept.logprobs, finish)

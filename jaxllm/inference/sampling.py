@@ -1,22 +1,30 @@
 """Logits in, token ids out.
 
-Filters are functions from logits to logits, to be chained; the draw comes last. A token
-that a filter rules out has the logit -inf.
+What the rows of a batch ask for, a `Sampling` each, becomes arrays: a call with other
+numbers compiles nothing, and what no row asks for is not computed. Penalties, biases
+and bans change the logits, filters rule tokens out, and the draw comes last.
 """
 
 import dataclasses
 import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from jaxllm.errors import ConfigError
+from jaxllm.inference import filters, penalties
+from jaxllm.inference.penalties import History
 from jaxllm.types import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen.
+    """How the next token is chosen: in the order of the fields, from top to bottom.
 
     >>> Sampling(top_p=1.5)
     Traceback (most recent call last):
@@ -24,67 +32,201 @@ class Sampling:
     jaxllm.errors.ConfigError: top_p must be in (0, 1], got 1.5
     """
 
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens of the text so far; above 1 against repetition."""
+    presence_penalty: float = 0.0
+    """Is taken off the logits of tokens that were drawn before."""
+    frequency_penalty: float = 0.0
+    """Is taken off the logits of a token once for each time that it was drawn."""
+    bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    """Is added to the logits of these tokens; -inf bans one."""
+    ban: Sequence[int] = ()
+    """Tokens that are never drawn."""
+    min_new_tokens: int = 0
+    """Stop tokens are ruled out until so many tokens have been drawn."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token (greedy)."""
+    """Divides the logits; 0 takes the likeliest token (greedy), whatever is below."""
     top_k: int | None = None
     """Draw among the k likeliest tokens only."""
     top_p: float | None = None
     """Draw among the fewest tokens whose probabilities sum to p or more."""
+    min_p: float | None = None
+    """Draw among tokens at least p times as probable as the likeliest one."""
+    typical_p: float | None = None
+    """Draw among the fewest tokens of expected surprise that sum to p or more."""
+    force: Sequence[int] = ()
+    """The first tokens, whatever else is asked for."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        for name in ("top_p", "typical_p"):
+            p = getattr(self, name)
+            if p is not None and not 0 < p <= 1:
+                raise ConfigError(f"{name} must be in (0, 1], got {p}")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise ConfigError(f"min_p must be in [0, 1], got {self.min_p}")
+        if not 0 <= self.temperature < math.inf:
             raise ConfigError(f"temperature must be >= 0, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"top_k must be >= 1, got {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p must be in (0, 1], got {self.top_p}")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ConfigError(
+                f"repetition_penalty must be > 0, got {self.repetition_penalty}"
+            )
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"{name} must be finite, got {getattr(self, name)}")
+        if self.min_new_tokens < 0:
+            raise ConfigError(f"min_new_tokens must be >= 0, got {self.min_new_tokens}")
+        for token, bias in self.bias.items():
+            if not bias < math.inf:
+                raise ConfigError(
+                    f"bias must be a number below inf, got {bias} for token {token}"
+                )
 
 
-def keep_top_k(logits: Array, k: int) -> Array:
-    """Rule out all but the k largest logits of each row; ties with the k-th stay.
+class Settings(NamedTuple):
+    """What each row asks for, (B,) where nothing else is said; None: no row does."""
+
+    repetition_penalty: Array | None
+    presence_penalty: Array | None
+    frequency_penalty: Array | None
+    bias: Array | None  # (B, V) float32, -inf where banned
+    min_new_tokens: Array | None
+    stops: Array | None  # (1, V) bool, the tokens that min_new_tokens rules out
+    temperature: Array | None  # None: every row is greedy
+    top_k: Array | None
+    top_p: Array | None
+    min_p: Array | None
+    typical_p: Array | None
+    force: Array | None  # (B, F) int32; -1 leaves a token free, as the last one is
+
+
+class Logprobs(NamedTuple):
+    """Log-probabilities, as the model gives them before anything is asked of it."""
+
+    chosen: Array  # (B,) float32, of the token that was chosen
+    top: Array  # (B, n) float32, of the n likeliest tokens
+    top_tokens: Array  # (B, n) int32, these tokens
+
+
+def make_settings(
+    sampling: Sampling | Sequence[Sampling],
+    n_rows: int,
+    vocab_size: int,
+    stop_tokens: Sequence[int] = (),
+) -> Settings:
+    """Turn what rows ask for into arrays.
 
     Args:
-      logits: (..., V). A k beyond V keeps all.
+      sampling: for all rows, or one for each.
 
-    >>> keep_top_k(jnp.array([1.0, 3.0, 2.0]), 2).tolist()
-    [-inf, 3.0, 2.0]
+    Raises:
+      ConfigError: there are not as many as rows, a token is outside the vocabulary, or
+        a row may say nothing at all.
+
+    >>> settings = make_settings([Sampling(top_k=5), Sampling()], 2, 100)
+    >>> settings.top_k, settings.top_p
+    (array([  5, 100], dtype=int32), None)
     """
-    largest, _ = jax.lax.top_k(logits, min(k, logits.shape[-1]))
-    return jnp.where(logits >= largest[..., -1:], logits, -jnp.inf)
+    rows = [sampling] * n_rows if isinstance(sampling, Sampling) else list(sampling)
+    if len(rows) != n_rows:
+        raise ConfigError(
+            f"sampling must be one for all rows or one for each, got {len(rows)} "
+            f"for {n_rows} rows"
+        )
+    greedy = [row.temperature == 0 for row in rows]
+
+    def collect(name: str, dtype: type, neutral: float) -> np.ndarray | None:
+        values = [getattr(row, name) for row in rows]
+        values = [neutral if value is None else value for value in values]
+        if name in _FILTERS:  # Typical sampling would else rule the likeliest out.
+            pairs = zip(values, greedy, strict=True)
+            values = [neutral if is_greedy else value for value, is_greedy in pairs]
+        array = np.array(values, dtype)
+        return array if (array != neutral).any() else None
+
+    stops = _marked([stop_tokens], vocab_size, "stop_tokens")
+    min_new_tokens = collect("min_new_tokens", np.int32, 0)
+    if min_new_tokens is None or not stops.any():
+        min_new_tokens = None
+    bias = _biases(rows, vocab_size)
+    _check_choice(bias, stops, min_new_tokens)
+    return Settings(
+        repetition_penalty=collect("repetition_penalty", np.float32, 1),
+        presence_penalty=collect("presence_penalty", np.float32, 0),
+        frequency_penalty=collect("frequency_penalty", np.float32, 0),
+        bias=bias if bias.any() else None,
+        min_new_tokens=min_new_tokens,
+        stops=None if min_new_tokens is None else stops,
+        temperature=collect("temperature", np.float32, 0),
+        top_k=collect("top_k", np.int32, vocab_size),
+        top_p=collect("top_p", np.float32, 1),
+        min_p=collect("min_p", np.float32, 0),
+        typical_p=collect("typical_p", np.float32, 1),
+        force=_forced(rows, vocab_size),
+    )
 
 
-def keep_top_p(logits: Array, p: float) -> Array:
-    """Rule out the tail: keep the fewest tokens that hold a probability of p or more.
+def make_history(
+    settings: Settings,
+    rows: Sequence[np.ndarray],
+    prompt_lengths: Sequence[int],
+    vocab_size: int,
+    drawn: int,
+) -> History:
+    """Count of the text so far what these settings need; see `count_history`."""
+    drawn_before = settings.presence_penalty, settings.frequency_penalty
+    return penalties.count_history(
+        rows,
+        prompt_lengths,
+        vocab_size,
+        drawn,
+        seen=settings.repetition_penalty is not None,
+        counts=any(penalty is not None for penalty in drawn_before),
+    )
 
-    Nucleus sampling, Holtzman et al. 2020, section 3.1. The likeliest token always
-    stays.
 
-    Args:
-      logits: (..., V).
-
-    >>> kept = keep_top_p(jnp.log(jnp.array([0.5, 0.2, 0.3])), 0.6)
-    >>> jnp.isfinite(kept).tolist()
-    [True, False, True]
-    """
-    falling = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
-    probabilities = jax.nn.softmax(falling, axis=-1)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    threshold = jnp.where(before < p, falling, jnp.inf).min(axis=-1, keepdims=True)
-    return jnp.where(logits >= threshold, logits, -jnp.inf)
-
-
-def filtered(logits: Array, sampling: Sampling) -> Array:
-    """Apply temperature (> 0), top-k and top-p, in that order."""
-    logits = logits / sampling.temperature
-    if sampling.top_k is not None:
-        logits = keep_top_k(logits, sampling.top_k)
-    if sampling.top_p is not None:
-        logits = keep_top_p(logits, sampling.top_p)
+def adjusted(logits: Array, settings: Settings, history: History) -> Array:
+    """Apply penalties, biases, bans and min_new_tokens to (B, V) logits."""
+    s = settings
+    if s.repetition_penalty is not None:
+        logits = penalties.penalise_repetition(
+            logits, history.seen, s.repetition_penalty
+        )
+    if s.presence_penalty is not None:
+        logits = penalties.penalise_presence(logits, history.counts, s.presence_penalty)
+    if s.frequency_penalty is not None:
+        logits = penalties.penalise_frequency(
+            logits, history.counts, s.frequency_penalty
+        )
+    if s.bias is not None:
+        logits = logits + s.bias
+    if s.min_new_tokens is not None:
+        too_early = (history.drawn < s.min_new_tokens)[:, None]
+        logits = jnp.where(too_early & s.stops, -jnp.inf, logits)
     return logits
 
 
-def sample(logits: Array, sampling: Sampling, noise: Array) -> Array:
-    """Choose one token per row, each row with randomness of its own.
+def filtered(logits: Array, sampling: Sampling | Settings) -> Array:
+    """Apply temperature, top-k, top-p, min-p, typical-p to (..., V), in that order."""
+    s = sampling
+    if s.temperature is not None:
+        logits = filters.divide_by_temperature(logits, s.temperature)
+    if s.top_k is not None:
+        logits = filters.keep_top_k(logits, s.top_k)
+    if s.top_p is not None:
+        logits = filters.keep_top_p(logits, s.top_p)
+    if s.min_p is not None:
+        logits = filters.keep_min_p(logits, s.min_p)
+    if s.typical_p is not None:
+        logits = filters.keep_typical(logits, s.typical_p)
+    return logits
+
+
+def draw(
+    logits: Array, settings: Settings, history: History, noise: Array | None
+) -> tuple[Array, History]:
+    """Choose one token per row, and count it.
 
     A draw is the largest of filtered logits plus Gumbel noise (Maddison et al. 2014,
     section 2), so randomness that was recorded elsewhere can stand in for a key.
@@ -92,18 +234,122 @@ def sample(logits: Array, sampling: Sampling, noise: Array) -> Array:
     Args:
       logits: (B, V).
       noise: (B,) random keys, or the (B, V) Gumbel noise itself. A row's token depends
-        on its own noise and logits only; temperature 0 needs none.
+        on its own noise, settings and logits only; greedy rows need none.
 
     Returns:
-      (B,) int32.
+      (B,) int32, and the history with it.
+    """
+    logits = adjusted(logits, settings, history)
+    if settings.temperature is not None:
+        draws = (settings.temperature > 0)[:, None]
+        noise = _gumbel(noise, logits.shape[1])
+        logits = jnp.where(draws, filtered(logits, settings) + noise, logits)
+    tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    if settings.force is not None:
+        place = jnp.minimum(history.drawn, settings.force.shape[1] - 1)
+        forced = jnp.take(settings.force, place, axis=1)
+        tokens = jnp.where(forced >= 0, forced, tokens)
+    return tokens, penalties.extend_history(history, tokens)
+
+
+def sample(logits: Array, sampling: Sampling, noise: Array | None = None) -> Array:
+    """Choose the first token of each row of (B, V) logits; (B,) int32. See `draw`.
 
     >>> logits = jnp.array([[0.1, 0.9]])
     >>> sample(logits, Sampling(), jnp.array([[1.0, 0.0]])).tolist()
     [0]
     """
-    if sampling.temperature > 0:
-        if jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
-            draw = functools.partial(jax.random.gumbel, shape=logits.shape[1:])
-            noise = jax.vmap(draw)(noise)
-        logits = filtered(logits, sampling) + noise
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    B, V = logits.shape
+    settings = make_settings(sampling, B, V)
+    empty = [np.zeros(0, np.int32)] * B
+    tokens, _ = draw(
+        logits, settings, make_history(settings, empty, [0] * B, V, 0), noise
+    )
+    return tokens
+
+
+def log_probabilities(logits: Array, tokens: Array, n: int) -> Logprobs:
+    """Look up the log-probabilities of (B,) tokens and of the n likeliest ones.
+
+    >>> logits = jnp.log(jnp.array([[0.5, 0.2, 0.3]]))
+    >>> found = log_probabilities(logits, jnp.array([1]), 2)
+    >>> f"{jnp.exp(found.chosen[0]):.2f}", found.top_tokens.tolist()
+    ('0.20', [[0, 2]])
+    """
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    chosen = jnp.take_along_axis(log_p, tokens[:, None], axis=1)[:, 0]
+    return Logprobs(chosen, *largest(log_p, n))
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def largest(values: Array, n: int) -> tuple[Array, Array]:
+    """Find the n largest of each row of (B, V), falling, and where they are: (B, n).
+
+    Equal ones stand in the order of their places, as in `lax.top_k`. That sorts the
+    whole row on a CPU: 10 ms for GPT-2's vocabulary, where a few maxima take 0.1 each.
+    """
+    rows = jnp.arange(values.shape[0])
+
+    def take(left: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+        place = jnp.argmax(left, axis=1).astype(jnp.int32)
+        return left.at[rows, place].set(-jnp.inf), (left[rows, place], place)
+
+    _, (found, places) = lax.scan(take, values, None, length=n)
+    return found.T, places.T
+
+
+_FILTERS = ("top_k", "top_p", "min_p", "typical_p")
+
+
+def _gumbel(noise: Array, vocab_size: int) -> Array:
+    if not jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+        return noise
+    return jax.vmap(functools.partial(jax.random.gumbel, shape=(vocab_size,)))(noise)
+
+
+def _biases(rows: Sequence[Sampling], vocab_size: int) -> np.ndarray:
+    bias = np.zeros((len(rows), vocab_size), np.float32)
+    for i, row in enumerate(rows):
+        _check_tokens(row.bias, vocab_size, "bias")
+        bias[i, [*row.bias]] = [*row.bias.values()]
+    banned = _marked([row.ban for row in rows], vocab_size, "ban")
+    return np.where(banned, np.float32(-np.inf), bias)
+
+
+def _forced(rows: Sequence[Sampling], vocab_size: int) -> np.ndarray | None:
+    longest = max(len(row.force) for row in rows)
+    if not longest:
+        return None
+    # Rounded up, so that few compilations serve all; the last one is always free.
+    forced = np.full((len(rows), 1 << longest.bit_length()), -1, np.int32)
+    for i, row in enumerate(rows):
+        _check_tokens(row.force, vocab_size, "force")
+        forced[i, : len(row.force)] = row.force
+    return forced
+
+
+def _marked(rows, vocab_size: int, name: str) -> np.ndarray:
+    """Mark tokens of the vocabulary: (B, V) bool."""
+    marks = np.zeros((len(rows), vocab_size), bool)
+    for i, tokens in enumerate(rows):
+        _check_tokens(tokens, vocab_size, name)
+        marks[i, [*tokens]] = True
+    return marks
+
+
+def _check_tokens(tokens, vocab_size: int, name: str) -> None:
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise ConfigError(
+                f"{name} must name tokens in [0, {vocab_size}), got {token}"
+            )
+
+
+def _check_choice(
+    bias: np.ndarray, stops: np.ndarray, min_new_tokens: np.ndarray | None
+) -> None:
+    ruled_out = np.isneginf(bias)
+    if min_new_tokens is not None:
+        ruled_out |= stops & (min_new_tokens > 0)[:, None]
+    if ruled_out.all(axis=1).any():
+        raise ConfigError("ban and bias must leave a token to draw, got all banned")

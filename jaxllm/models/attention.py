@@ -6,15 +6,18 @@ step further than the last; then the attention of a GPT, as a module around the 
 """
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxllm.config import GPTConfig
-from jaxllm.models import linear, positions
-from jaxllm.models.cache import Cache, write_cache
+from jaxllm.models import blocked_attention, linear, places, positions
+from jaxllm.models.cache import LayerCache
+from jaxllm.models.cached_attention import attend_cached
 from jaxllm.models.dropout import Noise, branch, dropout
+from jaxllm.models.places import Places
 from jaxllm.types import Array
 
 
@@ -176,7 +179,7 @@ def attend(
 
     Args:
       query: (B, T, N, H).
-      key, value: (B, S, N, H).
+      key, value: (B, S, K, H); head n of the queries uses head n // (N / K) of these.
       mask: (B or 1, 1, T, S) bool, True = may attend.
       bias: (B or 1, N, T, S), added to the scores.
 
@@ -184,14 +187,74 @@ def attend(
       context (B, T, N, H) in the dtype of the values; weights after dropout and
       scores before the mask, both (B, N, T, S) float32.
     """
+    B, T, N, H = query.shape
+    S, K = key.shape[1:3]
+    groups = query.reshape(B, T, K, N // K, H)
     scores = jnp.einsum(
-        "btnh,bsnh->bnts", query, key, preferred_element_type=jnp.float32
-    ) / math.sqrt(query.shape[-1])
+        "btkgh,bskh->bkgts", groups, key, preferred_element_type=jnp.float32
+    ).reshape(B, N, T, S) / math.sqrt(H)
     if bias is not None:
         scores = scores + bias
     weights = dropout(jax.nn.softmax(_masked(scores, mask), axis=-1), drop_rate, noise)
-    context = jnp.einsum("bnts,bsnh->btnh", weights.astype(value.dtype), value)
-    return context, weights, scores
+    groups = weights.astype(value.dtype).reshape(B, K, N // K, T, S)
+    context = jnp.einsum("bkgts,bskh->btkgh", groups, value)
+    return context.reshape(B, T, N, H), weights, scores
+
+
+def choose(
+    cfg: GPTConfig, *, dropout: bool, kernels: Literal["cpu", "cudnn", "other"]
+) -> Literal["plain", "blocked", "cudnn"]:
+    """Choose how the tokens of a row attend to each other.
+
+    Args:
+      dropout: whether weights are dropped, which needs all of them at once.
+      kernels: what this machine has, as `kernels_here` tells.
+
+    >>> cfg = GPTConfig(dtype="bfloat16")
+    >>> [choose(cfg, dropout=False, kernels=there) for there in ("cpu", "cudnn")]
+    ['blocked', 'cudnn']
+    >>> choose(cfg, dropout=True, kernels="cudnn")
+    'plain'
+    """
+    if dropout or cfg.attention == "plain":
+        return "plain"
+    if cfg.attention != "auto":
+        return cfg.attention
+    fits = cfg.dtype == "bfloat16" and cfg.head_dim % 8 == 0 and cfg.head_dim <= 128
+    if kernels == "cudnn" and fits and cfg.positions != "alibi":
+        return "cudnn"
+    if kernels == "cpu" and cfg.gradients == "written":
+        return "blocked"
+    return "plain"
+
+
+def kernels_here() -> Literal["cpu", "cudnn", "other"]:
+    """Find out whether the first device is a CPU, or an NVIDIA GPU from Ampere on."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return "cpu"
+    capability = str(getattr(device, "compute_capability", ""))  # such as 9.0
+    ampere = device.platform == "gpu" and capability[:1] >= "8" and "." in capability
+    return "cudnn" if ampere else "other"
+
+
+def _attend_cudnn(query, key, value, where: Places, cfg: GPTConfig) -> Array:
+    """Hand over to NVIDIA's kernel, which keeps no weights either."""
+    window, mask = None, None
+    if cfg.attention_window is not None:
+        reach = cfg.attention_window - 1
+        window = (reach, 0 if cfg.causal else reach)
+    if where.segment is not None:
+        mask = places.visible(where, slice(0, key.shape[1]), cfg, where.segment)
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=mask,
+        is_causal=cfg.causal,
+        local_window_size=window,
+        implementation="cudnn",
+    )
 
 
 class MultiHeadAttention(nn.Module):
@@ -199,49 +262,63 @@ class MultiHeadAttention(nn.Module):
 
     Args of the call:
       x: (B, T, D).
-      where: (B or 1, T) the positions of the tokens.
-      cache: None, or the cache that keys and values are written to and read from.
-      layer: () int32, this block's place in the cache.
+      where: the places of the tokens.
+      cache: None, or where keys and values are written to and read from.
 
     Returns:
       (B, T, D), the cache, and what a reader may want to see of the inside.
     """
 
     cfg: GPTConfig
+    traced: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Array, where: Array, cache: Cache | None, layer: Array, noise: Noise
-    ) -> tuple[Array, Cache | None, dict[str, Array]]:
+        self, x: Array, where: Places, cache: LayerCache | None, noise: Noise
+    ) -> tuple[Array, LayerCache | None, dict[str, Array]]:
         cfg = self.cfg
-        N, H, D = cfg.n_heads, cfg.head_dim, cfg.emb_dim
+        N, K, H, D = cfg.n_heads, cfg.kv_heads, cfg.head_dim, cfg.emb_dim
 
-        def project(name: str) -> Array:
-            heads = linear.Linear(cfg, (D,), (N, H), bias=cfg.qkv_bias, name=name)
-            return heads(x)  # (B, T, N, H)
+        def project(name: str, n_heads: int) -> Array:
+            heads = linear.Linear(cfg, (D,), (n_heads, H), bias=cfg.qkv_bias, name=name)
+            return heads(x)  # (B, T, n_heads, H)
 
-        query, key, value = project("query"), project("key"), project("value")
+        query, key, value = project("query", N), project("key", K), project("value", K)
         if cfg.positions == "rotary":
-            query, key = positions.rotate(query, where), positions.rotate(key, where)
+            query = positions.rotate(query, where.position)
+            key = positions.rotate(key, where.position)
         if cache is not None:
-            cache = write_cache(cache, layer, key, value)
-            key = cache.key[layer].swapaxes(1, 2)  # (B, S, N, H)
-            value = cache.value[layer].swapaxes(1, 2)
-        slots = jnp.arange(key.shape[1])
-        bias = None
-        if cfg.positions == "alibi":
-            bias = positions.alibi_bias(where, slots, N)
-        context, weights, scores = attend(
-            query,
-            key,
-            value,
-            (slots[None, None] <= where[:, :, None])[:, None],  # (B or 1, 1, T, S)
-            bias=bias,
-            drop_rate=cfg.drop_rate,
-            noise=branch(noise, "weights", NOISE),
-        )
-        out = linear.Linear(cfg, (N, H), (D,), residual=True, name="out")(context)
-        return out, cache, {"scores": scores, "weights": weights}
+            context, cache = attend_cached(query, key, value, cache, cfg)
+            return self._mixed(context), cache, {}
+        inside: dict[str, Array] = {}
+        how = "plain"
+        if not self.traced:
+            dropout = noise is not None and cfg.drop_rate > 0
+            how = choose(cfg, dropout=dropout, kernels=kernels_here())
+        if how == "cudnn":
+            context = _attend_cudnn(query, key, value, where, cfg)
+        elif how == "blocked":
+            context = blocked_attention.attend(query, key, value, where, cfg)
+        else:
+            slots = slice(0, key.shape[1])
+            bias = None
+            if cfg.positions == "alibi":
+                bias = positions.alibi_bias(where.slot, jnp.arange(slots.stop), N)
+            context, inside["weights"], inside["scores"] = attend(
+                query,
+                key,
+                value,
+                places.visible(where, slots, cfg, where.segment),
+                bias=bias,
+                drop_rate=cfg.drop_rate,
+                noise=branch(noise, "weights", NOISE),
+            )
+        return self._mixed(context), None, inside
+
+    def _mixed(self, context: Array) -> Array:
+        inputs, outputs = context.shape[2:], (self.cfg.emb_dim,)
+        mix = linear.Linear(self.cfg, inputs, outputs, residual=True, name="out")
+        return mix(context)
 
 
 # The places in a block where dropout acts, in the order in which they are reached.

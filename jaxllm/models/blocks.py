@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxllm.config import GPTConfig
-from jaxllm.models import attention
-from jaxllm.models.cache import Cache
+from jaxllm.models import attention, gradients
+from jaxllm.models.cache import LayerCache
 from jaxllm.models.dropout import Noise, branch, dropout
 from jaxllm.models.linear import Linear
+from jaxllm.models.places import Places
 from jaxllm.types import Array
 
 
@@ -54,7 +55,11 @@ class LayerNorm(nn.Module):
         shape = (self.cfg.emb_dim,)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
-        return layer_norm(x, scale, bias, self.cfg.norm_eps)
+        if self.cfg.gradients == "derived":
+            return layer_norm(x, scale, bias, self.cfg.norm_eps)
+        rows = x.reshape(-1, self.cfg.emb_dim)
+        rows: Array = gradients.layer_norm(rows, scale, bias, self.cfg.norm_eps)
+        return rows.reshape(x.shape)
 
 
 class FeedForward(nn.Module):
@@ -66,7 +71,10 @@ class FeedForward(nn.Module):
     def __call__(self, x: Array) -> Array:
         cfg = self.cfg
         x = Linear(cfg, (cfg.emb_dim,), (cfg.mlp_dim,), name="up")(x)  # (B, T, F)
-        x = gelu(x, approximate=cfg.activation == "gelu_tanh")
+        if cfg.gradients == "written" and cfg.activation == "gelu_tanh":
+            x = gradients.gelu_tanh(x)
+        else:
+            x = gelu(x, approximate=cfg.activation == "gelu_tanh")
         return Linear(cfg, (cfg.mlp_dim,), (cfg.emb_dim,), residual=True, name="down")(
             x
         )
@@ -76,8 +84,9 @@ class Block(nn.Module):
     """One transformer block with the norms in front (pre-norm), as in GPT-2.
 
     Written to be scanned over layers: the first argument and result are carried from
-    block to block, `layer` and `noise` are this block's own, `where` is the same for
-    all. The second result is what `trace` collects.
+    block to block, `noise` is this block's own, `where` is the same for all. The second
+    result is what `trace` collects. What is carried has a cache where blocks are run
+    one by one: this block's part of it.
     """
 
     cfg: GPTConfig
@@ -86,17 +95,16 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        carry: tuple[Array, Cache | None],
-        layer: Array,
+        carry: tuple[Array, LayerCache | None],
         noise: Noise,
-        where: Array,
-    ) -> tuple[tuple[Array, Cache | None], dict[str, Array]]:
+        where: Places,
+    ) -> tuple[tuple[Array, LayerCache | None], dict[str, Array]]:
         cfg = self.cfg
         x, cache = carry
 
         h = LayerNorm(cfg, name="attention_norm")(x)
-        attend = attention.MultiHeadAttention(cfg, name="attention")
-        h, cache, inside = attend(h, where, cache, layer, noise)
+        attend = attention.MultiHeadAttention(cfg, self.traced, name="attention")
+        h, cache, inside = attend(h, where, cache, noise)
         x = x + dropout(h, cfg.drop_rate, branch(noise, "attention", attention.NOISE))
         inside["after_attention"] = x
 

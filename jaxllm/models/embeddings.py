@@ -5,6 +5,7 @@ from flax import linen as nn
 
 from jaxllm.config import GPTConfig
 from jaxllm.models.linear import initializers
+from jaxllm.models.packed import Packed, product
 from jaxllm.types import Array, Params
 
 
@@ -31,11 +32,11 @@ class Embedding(nn.Module):
         return self.param("embedding", init, (self.rows, self.cfg.emb_dim))
 
 
-def head_matrix(params: Params) -> Array:
+def head_matrix(params: Params) -> Array | Packed:
     """Find the (V, D) matrix that turns hidden states into logits.
 
     It is the token embedding itself where the head is tied (Press & Wolf 2017), and is
-    stored one row per token in both cases.
+    stored one row per token in both cases; or as decoding reads it best.
     """
     return params.get("head", params["token_embedding"])["embedding"]
 
@@ -55,9 +56,13 @@ def unembed(params: Params, hidden: Array, cfg: GPTConfig) -> Array:
     [1.0, 2.0, 3.0]
     """
     dtype = jnp.dtype(cfg.dtype)
+    matrix = head_matrix(params)
+    if isinstance(matrix, Packed):
+        vectors = hidden.astype(dtype).reshape(-1, hidden.shape[-1])
+        return product(vectors, matrix).reshape(*hidden.shape[:-1], -1)
     return jnp.einsum(
         "...d,vd->...v",
         hidden.astype(dtype),
-        head_matrix(params).astype(dtype),
+        matrix.astype(dtype),
         preferred_element_type=jnp.float32,
     )

@@ -5,6 +5,7 @@ layer axis, which a compiled loop reads slice by slice: compile time does not gr
 depth, and `cfg.unroll` trades it back without another layout.
 """
 
+import functools
 import math
 from typing import Any, overload
 
@@ -14,12 +15,13 @@ import numpy as np
 from flax import linen as nn
 
 from jaxllm.config import GPTConfig
-from jaxllm.errors import DataError
-from jaxllm.models import positions
+from jaxllm.errors import ConfigError, DataError
+from jaxllm.models import places, positions
 from jaxllm.models.blocks import Block, LayerNorm
-from jaxllm.models.cache import Cache
+from jaxllm.models.cache import Cache, LayerCache, joined_layers
 from jaxllm.models.dropout import Noise, branch, dropout, per_layer
 from jaxllm.models.embeddings import Embedding, unembed
+from jaxllm.models.places import Places
 from jaxllm.types import Array, Params
 
 NOISE = ("embedding", "blocks")
@@ -33,36 +35,45 @@ class GPT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Array, cache: Cache | None = None, noise: Noise = None
+        self,
+        tokens: Array,
+        cache: Cache | None = None,
+        noise: Noise = None,
+        segments: Array | None = None,
     ) -> tuple[Array, Cache | None, dict]:
         cfg = self.cfg
         T = tokens.shape[1]
-        where = jnp.arange(T)[None]  # (1, T), or (B, T) behind what the cache holds
-        if cache is not None:
-            where = cache.length[:, None] + where
+        if segments is not None:
+            where = places.in_segments(segments)
+        else:
+            where = places.in_rows(T, None if cache is None else cache.length)
 
         table = Embedding(cfg, cfg.vocab_size, name="token_embedding")()
-        if not cfg.tied_head:
+        if not cfg.tied_head and self.is_initializing():
             Embedding(cfg, cfg.vocab_size, is_head=True, name="head")()
         x = table[tokens]  # (B, T, D)
         if cfg.positions == "learned":
-            x = (
-                x
-                + Embedding(cfg, cfg.context_length, name="position_embedding")()[where]
-            )
+            order = Embedding(cfg, cfg.context_length, name="position_embedding")()
+            x = x + order[where.position]
         elif cfg.positions == "sinusoidal":
             # Scaled as in Vaswani et al. 2017, section 3.4, lest the waves drown it.
             waves = positions.sinusoidal_table(cfg.context_length, cfg.emb_dim)
-            x = x * math.sqrt(cfg.emb_dim) + jnp.asarray(waves)[where]
+            x = x * math.sqrt(cfg.emb_dim) + jnp.asarray(waves)[where.position]
         x = dropout(x, cfg.drop_rate, branch(noise, "embedding", NOISE))
         embedded = x
 
-        (x, cache), inside = self._blocks()(
-            (x.astype(cfg.dtype), cache),
-            jnp.arange(cfg.n_layers),
-            per_layer(branch(noise, "blocks", NOISE), cfg.n_layers),
-            where,
-        )
+        x = x.astype(cfg.dtype)
+        if self.has_variable("params", "block_0"):
+            inside, layers = {}, []
+            for i in range(cfg.n_layers):
+                block = self.get_variable("params", f"block_{i}")
+                layer = None if cache is None else cache.layer(i)
+                x, layer = _apply_block(block, x, layer, where, cfg)
+                layers.append(layer)
+            cache = None if cache is None else joined_layers(layers)
+        else:
+            noise = per_layer(branch(noise, "blocks", NOISE), cfg.n_layers)
+            (x, _), inside = self._blocks()((x, None), noise, where)
         x = LayerNorm(cfg, name="final_norm")(x)
         if cache is not None:
             cache = cache._replace(length=cache.length + T)
@@ -70,18 +81,53 @@ class GPT(nn.Module):
 
     def _blocks(self) -> nn.Module:
         block = Block
-        if self.cfg.remat == "block":
-            # Inside a loop nothing can merge the two computations, so no barrier.
-            block = nn.remat(Block, prevent_cse=False)
-        per_layer_or_shared: Any = (0, 0, nn.broadcast)  # layer, noise, where
+        if self.cfg.remat != "none":
+            policy = None
+            if self.cfg.remat == "dots":
+                policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            # In a loop of single blocks nothing can merge the two computations.
+            block = nn.remat(Block, prevent_cse=unrolled(self.cfg) > 1, policy=policy)
+        per_layer_or_shared: Any = (0, nn.broadcast)  # noise, where
         return nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=per_layer_or_shared,
             length=self.cfg.n_layers,
-            unroll=self.cfg.unroll,
+            unroll=unrolled(self.cfg),
         )(self.cfg, self.traced, name="blocks")
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def _apply_block(
+    params: Params, x: Array, cache: LayerCache | None, where: Places, cfg: GPTConfig
+) -> tuple[Array, LayerCache | None]:
+    """Run a block that has parameters of its own.
+
+    Jitted, so that JAX traces and lowers one block for all: GPT-2 124M with a cache in
+    0.3 s, not 2.4 s, on a busy machine. XLA puts them together again.
+    """
+    variables: Any = {"params": params}
+    results: Any = Block(cfg, parent=None).apply(variables, (x, cache), None, where)
+    (x, cache), _ = results
+    return x, cache
+
+
+def unrolled(cfg: GPTConfig) -> int:
+    """Choose how many blocks an iteration of the loop over layers holds.
+
+    On a CPU a training step is 5 to 16 % faster without a loop (0.8M to 124M
+    parameters), and compiles in 17 s instead of 13 for 12 blocks; more would take ever
+    longer.
+
+    >>> unrolled(GPTConfig(unroll=2))
+    2
+    """
+    if cfg.unroll is not None:
+        return cfg.unroll
+    if jax.default_backend() == "cpu" and cfg.remat == "none":
+        return min(cfg.n_layers, 12)
+    return 1
 
 
 def init_params(key: Array, cfg: GPTConfig) -> Params:
@@ -102,7 +148,12 @@ def init_params(key: Array, cfg: GPTConfig) -> Params:
 
 @overload
 def hidden_states(
-    params: Params, tokens: Array, cfg: GPTConfig, *, key: Noise = None
+    params: Params,
+    tokens: Array,
+    cfg: GPTConfig,
+    *,
+    segments: Array | None = None,
+    key: Noise = None,
 ) -> tuple[Array, None]: ...
 
 
@@ -118,6 +169,7 @@ def hidden_states(
     cfg: GPTConfig,
     *,
     cache: Cache | None = None,
+    segments: Array | None = None,
     key: Noise = None,
 ) -> tuple[Array, Cache | None]:
     """Read tokens into the vectors from which the next ones are predicted.
@@ -127,6 +179,8 @@ def hidden_states(
         on the host (`check_tokens`).
       cache: None to read the tokens from position 0; or the past, behind which they
         stand. Their keys and values are added to the cache that is returned.
+      segments: (B, T) int32, where rows hold several texts, each in one piece: a token
+        sees its own text only, and positions restart in each. Not with a cache.
       key: None for no dropout; a random key; or the masks themselves, True = keep:
         {"embedding": (B, T, D), "blocks": {"weights": (L, B, N, T, T),
         "attention": (L, B, T, D), "mlp": (L, B, T, D)}}.
@@ -134,32 +188,46 @@ def hidden_states(
     Returns:
       hidden states (B, T, D) in cfg.dtype, after the final norm, and the cache.
     """
-    results: Any = GPT(cfg).apply({"params": params}, tokens, cache, key)
+    if cache is not None and not cfg.causal:
+        raise ConfigError("a cache needs causal attention, got causal=False")
+    if cache is not None and segments is not None:
+        raise ConfigError("a cache holds one text per row, got segments too")
+    if cache is not None:
+        params = blocks_apart(params)
+    results: Any = GPT(cfg).apply({"params": params}, tokens, cache, key, segments)
     hidden, cache, _ = results
     return hidden, cache
 
 
-def apply(params: Params, tokens: Array, cfg: GPTConfig, *, key: Noise = None) -> Array:
+def apply(
+    params: Params,
+    tokens: Array,
+    cfg: GPTConfig,
+    *,
+    segments: Array | None = None,
+    key: Noise = None,
+) -> Array:
     """Score every token of the vocabulary as the next one, at every position.
 
     Args:
       tokens: (B, T) int32, T <= context_length.
-      key: as for `hidden_states`; None for no dropout.
+      segments, key: as for `hidden_states`; None for one text per row, and no dropout.
 
     Returns:
-      logits (B, T, V) float32; logits[b, t] depend on tokens[b, :t + 1] only.
+      logits (B, T, V) float32; logits[b, t] depend on tokens[b, :t + 1] only, if
+      cfg.causal.
 
     >>> cfg = GPTConfig(vocab_size=5, emb_dim=6, n_heads=2, n_layers=3)
     >>> params = init_params(jax.random.key(0), cfg)
     >>> apply(params, jnp.array([[3, 1, 4]]), cfg).shape
     (1, 3, 5)
     """
-    hidden, _ = hidden_states(params, tokens, cfg, key=key)
+    hidden, _ = hidden_states(params, tokens, cfg, segments=segments, key=key)
     return unembed(params, hidden, cfg)
 
 
 def trace(params: Params, tokens: Array, cfg: GPTConfig) -> dict:
-    """Run the model and keep everything that it computed on the way.
+    """Run the model, with plain attention, and keep everything that it computed.
 
     Returns:
       embedded (B, T, D); blocks: scores and weights (L, B, N, T, T), after_attention
@@ -173,6 +241,25 @@ def trace(params: Params, tokens: Array, cfg: GPTConfig) -> dict:
     inside["residual_norm"] = jnp.linalg.norm(stream.astype(jnp.float32), axis=-1)
     inside["logits"] = unembed(params, inside["hidden"], cfg)
     return inside
+
+
+def blocks_apart(params: Params) -> Params:
+    """Give each block parameters of its own, from block_0 on, if it has not.
+
+    Reading from a stack inside a compiled loop would copy each block's part every time.
+
+    >>> blocks_apart({"blocks": {"bias": jnp.array([[1], [2]])}})["block_1"]
+    {'bias': Array([2], dtype=int32)}
+    """
+    if "blocks" not in params:
+        return params
+    stacked = params["blocks"]
+    n_layers = jax.tree.leaves(stacked)[0].shape[0]
+    apart = {
+        f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+        for i in range(n_layers)
+    }
+    return {name: leaf for name, leaf in params.items() if name != "blocks"} | apart
 
 
 def count_params(cfg: GPTConfig) -> int:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxllm.config import GPTConfig
+from jaxllm.models import gradients
+from jaxllm.models.packed import Packed, product
 from jaxllm.types import Array
 
 
@@ -28,9 +30,14 @@ class Linear(nn.Module):
         kernel_init, bias_init = initializers(
             self.cfg, fan_in=math.prod(self.inputs), residual=self.residual
         )
-        kernel = self.param("kernel", kernel_init, self.inputs + self.outputs)
+        kernel = self.get_variable("params", "kernel")
+        if not isinstance(kernel, Packed):
+            kernel = self.param("kernel", kernel_init, self.inputs + self.outputs)
         bias = self.param("bias", bias_init, self.outputs) if self.bias else None
-        return linear(x, kernel, bias, len(self.inputs), jnp.dtype(self.cfg.dtype))
+        if isinstance(kernel, Packed):
+            return packed_linear(x, kernel, bias, len(self.inputs))
+        apply = fast_linear if self.cfg.gradients == "written" else linear
+        return apply(x, kernel, bias, len(self.inputs), jnp.dtype(self.cfg.dtype))
 
 
 def linear(
@@ -43,10 +50,35 @@ def linear(
     Array([[21.5]], dtype=float32)
     """
     y = jnp.tensordot(x.astype(dtype), kernel.astype(dtype), n_inputs)
+    return _shifted(y, bias)
+
+
+def fast_linear(
+    x: Array, kernel: Array, bias: Array | None, n_inputs: int, dtype: jnp.dtype
+) -> Array:
+    """Compute `linear` as one product of matrices, with its gradient by hand."""
+    lead, inputs = x.shape[: x.ndim - n_inputs], kernel.shape[:n_inputs]
+    outputs = kernel.shape[n_inputs:]
+    matrix = kernel.reshape(math.prod(inputs), math.prod(outputs))
+    y: Array = gradients.product(x.reshape(-1, math.prod(inputs)), matrix, dtype)
+    return _shifted(y.reshape(*lead, *outputs), bias)
+
+
+def _shifted(y: Array, bias: Array | None) -> Array:
     if bias is not None:
         lead = tuple(range(y.ndim - bias.ndim))
-        y = y + jnp.expand_dims(bias.astype(dtype), lead)
+        y = y + jnp.expand_dims(bias.astype(y.dtype), lead)
     return y
+
+
+def packed_linear(x: Array, kernel: Packed, bias: Array | None, n_inputs: int) -> Array:
+    """Compute `linear` with a kernel that is stored for decoding."""
+    lead = x.shape[: x.ndim - n_inputs]
+    vectors = x.reshape(math.prod(lead), -1)
+    y = product(vectors, kernel).reshape(*lead, *kernel.outputs)
+    if bias is not None:
+        y = y + jnp.expand_dims(bias, tuple(range(len(lead))))
+    return y.astype(x.dtype)
 
 
 def initializers(cfg: GPTConfig, fan_in: int, residual: bool = False):

@@ -75,7 +75,7 @@ def alibi_slopes(n_heads: int) -> np.ndarray:
 
 
 def alibi_bias(query_positions: Array, key_positions: Array, n_heads: int) -> Array:
-    """Penalise distance: -slope x (query position - key position) per head.
+    """Penalise distance: -slope x |query position - key position| per head.
 
     Args:
       query_positions: (B or 1, T) integers.
@@ -87,6 +87,6 @@ def alibi_bias(query_positions: Array, key_positions: Array, n_heads: int) -> Ar
     >>> alibi_bias(jnp.array([[2]]), jnp.arange(3), 1)[0, 0, 0].tolist()
     [-0.0078125, -0.00390625, -0.0]
     """
-    distance = query_positions[:, :, None] - key_positions[None, None]
+    distance = jnp.abs(query_positions[:, :, None] - key_positions[None, None])
     slopes = alibi_slopes(n_heads)[None, :, None, None]
     return -slopes * distance[:, None].astype(jnp.float32)

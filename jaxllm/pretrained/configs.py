@@ -36,7 +36,12 @@ _HUGGINGFACE_FIXED = {
     "add_cross_attention": False,
 }
 # What GPT-2 is, in our words.
-_GPT2_FIXED = {"positions": "learned", "qkv_bias": True}
+_GPT2_FIXED = {
+    "positions": "learned",
+    "qkv_bias": True,
+    "causal": True,
+    "attention_window": None,
+}
 
 
 def from_huggingface(settings: dict[str, Any]) -> GPTConfig:
@@ -116,6 +121,11 @@ def to_huggingface(
             raise ConfigError(
                 f"GPT-2 needs {name}={wanted!r}, got {getattr(cfg, name)!r}{hint}"
             )
+    if cfg.kv_heads != cfg.n_heads:
+        raise ConfigError(
+            f"GPT-2 needs n_kv_heads={cfg.n_heads}, as many as n_heads, "
+            f"got {cfg.n_kv_heads}"
+        )
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -144,7 +154,7 @@ def from_openai(hparams: dict[str, Any]) -> GPTConfig:
 
     >>> from_openai({"n_vocab": 9, "n_ctx": 8, "n_embd": 6, "n_head": 2, "n_layer": 3})
     ... # doctest: +ELLIPSIS
-    GPTConfig(vocab_size=9, context_length=8, emb_dim=6, n_heads=2, n_layers=3, ...
+    GPTConfig(vocab_size=9, context_length=8, emb_dim=6, n_heads=2, ..., n_layers=3, ...
     """
     try:
         return GPTConfig(

@@ -7,6 +7,7 @@ Two forms are read: Hugging Face's folder (config.json, safetensors) and OpenAI'
 import os
 import pathlib
 import re
+from typing import Literal
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from jaxllm.errors import CheckpointError
 from jaxllm.pretrained import (
     configs,
     hub,
+    int8,
     names,
     safetensors_file,
     tensor_bundle,
@@ -68,6 +70,11 @@ def load_pretrained(
     return weights.read_params(table, cfg, mesh=mesh), cfg, tokenizer
 
 
+def stored_weights(source: str | os.PathLike[str]) -> Literal["int8"] | None:
+    """Tell in which bits a folder's matrices are stored, where it is not in floats."""
+    return "int8" if int8.is_folder(pathlib.Path(source)) else None
+
+
 def _read_openai(folder: pathlib.Path) -> tuple[GPTConfig, dict[str, StoredTensor]]:
     """Read OpenAI's form; its convolution kernels have a leading axis of one."""
     cfg = configs.from_openai(disk.read_json(folder / "hparams.json"))
@@ -96,11 +103,12 @@ def _read_huggingface(
             f"{folder} must hold config.json (Hugging Face) or hparams.json (OpenAI)"
         )
     settings = disk.read_json(folder / "config.json")
-    _require_safetensors(folder)
-    table = {
-        name.removeprefix(_PREFIX): stored
-        for name, stored in safetensors_file.read_folder(folder).items()
-    }
+    if int8.is_folder(folder):
+        found = int8.with_scales(safetensors_file.read_table(folder / int8.FILE))
+    else:
+        _require_safetensors(folder)
+        found = safetensors_file.read_folder(folder)
+    table = {name.removeprefix(_PREFIX): stored for name, stored in found.items()}
     table, tied = _settle_head(table, configs.from_huggingface(settings).tied_head)
     return configs.from_huggingface(settings | {"tie_word_embeddings": tied}), table
 
@@ -145,5 +153,5 @@ def _settle_head(
 def _equal(a: StoredTensor, b: StoredTensor) -> bool:
     if a.shape != b.shape:
         return False
-    A, B = tensors.map_tensor(a), tensors.map_tensor(b)
+    A, B = tensors.read_tensor(a), tensors.read_tensor(b)
     return all(np.array_equal(row, other) for row, other in zip(A, B, strict=True))

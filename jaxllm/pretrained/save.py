@@ -2,13 +2,19 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxllm.config import GPTConfig
 from jaxllm.data import disk
 from jaxllm.data.tokenizers import Tokenizer
-from jaxllm.pretrained import configs, tokenizer_files, weights
+from jaxllm.errors import ConfigError
+from jaxllm.pretrained import configs, int8, surgery, tokenizer_files, weights
 from jaxllm.types import Params
+
+_FILE = "model.safetensors"
 
 
 def save_pretrained(
@@ -28,7 +34,8 @@ def save_pretrained(
     Args:
         tokenizer: a byte-level BPE or a character tokenizer; None writes none.
         folder: made if need be; files of the same names are replaced.
-        dtype: float32, which loses nothing; or float16 or bfloat16, which round.
+        dtype: float32, which loses nothing; float16 or bfloat16, which round; or int8,
+            a quarter as large, which `load_pretrained` alone opens (see `int8`).
 
     Raises:
         ConfigError: GPT-2 cannot express the config; the field is named.
@@ -38,8 +45,14 @@ def save_pretrained(
     """
     folder = pathlib.Path(folder)
     end_of_text = None if tokenizer is None else tokenizer.end_of_text
+    if dtype == "int8":
+        config = configs.to_huggingface(cfg, end_of_text) | int8.CONFIG
+        name, other = int8.FILE, _FILE
+    else:
+        config = configs.to_huggingface(cfg, end_of_text, dtype)
+        name, other = _FILE, int8.FILE
     files: dict[str, Any] = {
-        "config.json": configs.to_huggingface(cfg, end_of_text, dtype),
+        "config.json": config,
         "generation_config.json": {
             "bos_token_id": end_of_text,
             "eos_token_id": end_of_text,
@@ -49,7 +62,59 @@ def save_pretrained(
     if tokenizer is not None:
         tokenizer_files.require_fit(tokenizer, cfg)
         files |= tokenizer_files.write(tokenizer, cfg.context_length)
-    weights.write_params(params, cfg, folder / "model.safetensors", dtype)
+    weights.write_params(params, cfg, folder / name, dtype)
+    (folder / other).unlink(missing_ok=True)  # of a model that this one replaces
+    _write_files(folder, files)
+
+
+def save_classifier(
+    params: Params,
+    cfg: GPTConfig,
+    tokenizer: Tokenizer,
+    folder: str | os.PathLike[str],
+    labels: Sequence[str],
+    *,
+    max_length: int | None = None,
+    dtype: str = "float32",
+) -> None:
+    """Save a classifier as Hugging Face's GPT2ForSequenceClassification.
+
+    `transformers.pipeline("text-classification", folder)` opens it, and gives the same
+    logits for a text alone as for one that is padded. A text is judged by its last
+    token that does not pad. The head there has no bias: it goes into the final norm.
+
+    Args:
+        tokenizer: has an end of text, which pads and is never part of a text.
+        labels: the name of each class.
+        max_length: tokens past which a text is cut; the context if None.
+
+    Raises:
+        ConfigError: GPT-2 cannot express the config, or the tokenizer has nothing to
+            pad with.
+        TokenizerError, CheckpointError, DataError: as `save_pretrained`.
+    """
+    folder, end_of_text = pathlib.Path(folder), tokenizer.end_of_text
+    if end_of_text is None:
+        raise ConfigError(
+            "GPT2ForSequenceClassification needs an end of text to pad with; the "
+            f"tokenizer has the special tokens {list(tokenizer.special_tokens)}"
+        )
+    tokenizer_files.require_fit(tokenizer, cfg)
+    settings = configs.to_huggingface(cfg, end_of_text, dtype) | {
+        "architectures": ["GPT2ForSequenceClassification"],
+        "id2label": {str(number): name for number, name in enumerate(labels)},
+        "label2id": {name: number for number, name in enumerate(labels)},
+        "pad_token_id": end_of_text,
+    }
+    files = tokenizer_files.write(tokenizer, max_length or cfg.context_length)
+    params = surgery.fold_head_bias(params)
+    body = {name: tree for name, tree in params.items() if name != "classifier"}
+    score = np.asarray(params["classifier"]["kernel"], np.float32).T  # (K, D)
+    weights.write_params(body, cfg, folder / _FILE, dtype, more={"score.weight": score})
+    _write_files(folder, {"config.json": settings} | files)
+
+
+def _write_files(folder: pathlib.Path, files: dict[str, Any]) -> None:
     for name, content in files.items():
         if isinstance(content, str):
             with disk.atomic_writer(folder / name) as file:

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxllm.config import GPTConfig
 from jaxllm.errors import ConfigError
@@ -69,3 +70,34 @@ def add_qkv_bias(params: Params, cfg: GPTConfig) -> tuple[Params, GPTConfig]:
     }
     blocks = params["blocks"] | {"attention": attention | biased}
     return params | {"blocks": blocks}, dataclasses.replace(cfg, qkv_bias=True)
+
+
+def fold_head_bias(params: Params) -> Params:
+    """Move the bias of a classifier's head into that of the final norm.
+
+    Only the head reads what the norm writes, so a shift of it is a shift of the logits:
+    the one wanted is the smallest that the kernel turns into the bias. No logit changes
+    but by rounding; the model can then be saved for transformers, whose head has none.
+
+    Raises:
+        ConfigError: the columns of the kernel depend on each other, and the bias not
+            in the same way.
+
+    >>> head = {"kernel": jnp.array([[1.0, 0.0], [0.0, 2.0]]), "bias": jnp.ones(2)}
+    >>> norm = {"scale": jnp.ones(2), "bias": jnp.zeros(2)}
+    >>> params = fold_head_bias({"final_norm": norm, "classifier": head})
+    >>> params["final_norm"]["bias"].tolist(), params["classifier"]["bias"].tolist()
+    ([1.0, 0.5], [0.0, 0.0])
+    """
+    head, norm = params["classifier"], params["final_norm"]
+    kernel, bias = (np.asarray(head[name], np.float64) for name in ("kernel", "bias"))
+    shift, *_ = np.linalg.lstsq(kernel.T, bias)
+    if not np.allclose(kernel.T @ shift, bias, rtol=1e-6, atol=1e-6):
+        raise ConfigError(
+            "a head's kernel must have columns that do not depend on each other, for "
+            f"its bias to go into the final norm; got {kernel.shape[1]} columns of "
+            f"rank {np.linalg.matrix_rank(kernel)}"
+        )
+    norm = norm | {"bias": norm["bias"] + shift.astype(np.float32)}
+    head = head | {"bias": jnp.zeros_like(head["bias"])}
+    return params | {"final_norm": norm, "classifier": head}

@@ -20,13 +20,14 @@ FLOATS = {
 
 
 class StoredTensor(NamedTuple):
-    """Says where a tensor lies; `map_tensor` reads it."""
+    """Says where a tensor lies; `map_tensor` and `read_tensor` read it."""
 
     name: str  # as the file calls it
     path: pathlib.Path
     offset: int  # bytes from the start of the file
     shape: tuple[int, ...]
     dtype: np.dtype
+    scale: "StoredTensor | None" = None  # what int8 numbers are multiplied by
 
     @property
     def size(self) -> int:
@@ -45,3 +46,9 @@ def map_tensor(stored: StoredTensor) -> np.ndarray:
     return np.memmap(
         stored.path, stored.dtype, mode="r", offset=stored.offset, shape=stored.shape
     )
+
+
+def read_tensor(stored: StoredTensor) -> np.ndarray:
+    """Give a tensor's numbers: its map, or what its scales make of it."""
+    array = map_tensor(stored)
+    return array if stored.scale is None else array * map_tensor(stored.scale)

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from jaxllm.config import GPTConfig
-from jaxllm.data import bpe
+from jaxllm.data import bpe, gpt2_merges
 from jaxllm.data.tokenizers import BPETokenizer, CharTokenizer, Tokenizer
 from jaxllm.errors import TokenizerError
 from jaxllm.pretrained import merges
@@ -109,6 +109,11 @@ def _from_vocabulary(
             are neither a byte nor made by a merge, as <|endoftext|> in GPT-2's files.
         whole_pieces: whether a piece that is a token needs no merges to become it.
     """
+    lines = [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
+    if ranks := _gpt2_ranks(lines, vocabulary):
+        if added is None:
+            added = {t: id for t, id in vocabulary.items() if id >= len(ranks)}
+        return BPETokenizer(ranks=ranks, special_tokens=added, pattern=pattern)
     split = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs]
     wanted = [(merges.unspell(left), merges.unspell(right)) for left, right in split]
     if added is None:
@@ -129,6 +134,21 @@ def _from_vocabulary(
     if merges.recover_merges(ranks) != wanted or (unmerged and not whole_pieces):
         raise TokenizerError("tokens must have ids in the order of their merges")
     return BPETokenizer(ranks=ranks, special_tokens=added, pattern=pattern)
+
+
+def _gpt2_ranks(lines: list[str], vocabulary: dict[str, int]) -> bpe.Ranks | None:
+    """Give GPT-2's own ranks if these are its merges, all of whose tokens have ids.
+
+    They need no check of every merge, a second's work that a text would wait for.
+    """
+    text = "\n".join(["#version: 0.2", *lines, ""])
+    if not gpt2_merges.are_gpt2s(text.encode()):
+        return None
+    ranks = gpt2_merges.read_merges(text)
+    tokens = [*map(merges.spell, list(ranks)[: len(bpe.BYTES)])]
+    tokens += [line.replace(" ", "") for line in lines]
+    same = all(vocabulary.get(token) == id for id, token in enumerate(tokens))
+    return ranks if same else None
 
 
 def write(tokenizer: Tokenizer, context_length: int) -> dict[str, Any]:
@@ -239,6 +259,7 @@ def _tokenizer_config(tokenizer: Tokenizer, context_length: int) -> dict[str, An
     }
     names = {id: name for name, id in tokenizer.special_tokens.items()}
     if tokenizer.end_of_text is not None:
-        name = names[tokenizer.end_of_text]
-        config |= {"bos_token": name, "eos_token": name, "pad_token": name}
+        # GPT-2's own is its unknown token, too; CTranslate2 opens no model without one.
+        roles = ("bos_token", "eos_token", "pad_token", "unk_token")
+        config |= dict.fromkeys(roles, names[tokenizer.end_of_text])
     return config

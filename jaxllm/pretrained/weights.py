@@ -7,6 +7,7 @@ process holds beside the parameters is one of them, or its devices' part of it.
 
 import functools
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jaxllm import paths
 from jaxllm.config import GPTConfig
 from jaxllm.distributed import sharding
 from jaxllm.errors import CheckpointError
-from jaxllm.pretrained import names, safetensors_file, tensors
+from jaxllm.pretrained import int8, names, safetensors_file, tensors
 from jaxllm.pretrained.names import Home
 from jaxllm.pretrained.safetensors_file import NewTensor
 from jaxllm.pretrained.tensors import FLOATS, StoredTensor
@@ -91,7 +92,7 @@ def _fill(
     if home.stacked:
         sources, index = sources[index[0]], index[1:]
     for row, stored in zip(rows, sources, strict=True):
-        row[...] = names.view_as_ours(tensors.map_tensor(stored), home, cfg)[index]
+        row[...] = names.view_as_ours(tensors.read_tensor(stored), home, cfg)[index]
     return part
 
 
@@ -113,7 +114,8 @@ def check_table(table: dict[str, StoredTensor], cfg: GPTConfig) -> None:
         if name not in table:
             raise CheckpointError(f"tensor {name} of shape {shape} is missing")
         stored = table[name]
-        if stored.shape != shape or stored.dtype not in FLOATS.values():
+        is_float = stored.scale is not None or stored.dtype in FLOATS.values()
+        if stored.shape != shape or not is_float:
             raise CheckpointError(
                 f"{stored.path.name}: tensor {stored.name} must have shape {shape} and "
                 f"type {', '.join(FLOATS)}; got {stored.shape} and {stored.dtype}"
@@ -131,11 +133,15 @@ def write_params(
     cfg: GPTConfig,
     path: str | os.PathLike[str],
     dtype: str = "float32",
+    *,
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write the parameters of a GPT as a safetensors file with Hugging Face's names.
 
     Args:
-        dtype: float32, which loses nothing; or float16 or bfloat16, which round.
+        dtype: float32, which loses nothing; or float16, bfloat16 or int8 (`int8`),
+            which round.
+        more: further tensors by their names in the file, float32.
 
     Raises:
         CheckpointError: a parameter is missing, is one too many, or does not have the
@@ -159,15 +165,30 @@ def write_params(
             # As GPT2LMHeadModel calls them: the head alone stands outside.
             full = name if home == names.HEAD else f"transformer.{name}"
             places.setdefault(full, []).append((home, layer))
-    news = {
-        name: NewTensor(
-            shape=inside[0][0].tensor_shape(cfg),
-            dtype=FLOATS[dtype],
-            make=functools.partial(_tensor, leaves, inside, cfg),
+    news: dict[str, NewTensor] = {}
+    for name, inside in places.items():
+        home, _ = inside[0]
+        make = functools.partial(_tensor, leaves, inside, cfg)
+        kind = FLOATS["float32" if dtype == "int8" else dtype]
+        new = NewTensor(home.tensor_shape(cfg), kind, make)
+        axis = int8.input_axis(home) if dtype == "int8" else None
+        news |= {name: new} if axis is None else _in_int8(name, new, axis)
+    for name, tensor in (more or {}).items():
+        news[name] = NewTensor(
+            tensor.shape, FLOATS[dtype], functools.partial(np.asarray, tensor)
         )
-        for name, inside in places.items()
-    }
     safetensors_file.write(path, news)
+
+
+def _in_int8(name: str, new: NewTensor, axis: int) -> dict[str, NewTensor]:
+    """Write a matrix as int8, and its scales behind it."""
+    shape = tuple(1 if i == axis else size for i, size in enumerate(new.shape))
+    return {
+        name: NewTensor(new.shape, int8.DTYPE, lambda: int8.rounded(new.make(), axis)),
+        int8.scale_name(name): NewTensor(
+            shape, new.dtype, lambda: int8.scales(new.make(), axis)
+        ),
+    }
 
 
 def _tensor(

@@ -1,0 +1,211 @@
+"""Windows of text in, the tokens drawn behind them out: prefill and the decode loop.
+
+A window is read into the cache in pieces (prefill); then one compiled loop feeds each
+token back (decode), several per call, so the host is asked only now and then. Widths
+and slots are powers of two, and the cache grows: few compilations serve all lengths.
+"""
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxllm.config import GPTConfig
+from jaxllm.inference import sampling
+from jaxllm.inference.penalties import History
+from jaxllm.inference.sampling import Logprobs, Settings
+from jaxllm.models import cache, gpt, packed
+from jaxllm.types import Array, Params
+
+# Tokens of a row that are read at a time: enough for products at full speed.
+PIECE = 256
+# Tokens that the loop draws per dispatch at most, and the seconds that it aims at: long
+# enough to hide the host, short enough to stream.
+_LOOP, _SECONDS = 64, 0.1
+# Slots of the smallest cache; it doubles.
+_SLOTS = 128
+# XLA's library of element-wise loops (YNN) is slower than what XLA compiles itself: 45
+# times for a product with int8 panels. Its products are the fastest there are.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+
+
+class Draws(NamedTuple):
+    """Tokens drawn for each row, and their log-probabilities where asked for."""
+
+    tokens: Array  # (B, n) int32
+    logprobs: Logprobs | None  # (B, n), (B, n, k), (B, n, k)
+
+
+def decode_windows(
+    params: Params,
+    windows: list[np.ndarray],
+    cfg: GPTConfig,
+    settings: Settings,
+    keys: Array,
+    history: History,
+    n: int,
+    logprobs: int | None,
+) -> Iterator[Draws]:
+    """Prefill, then yield the draws of (B, 1), (B, some), ... tokens up to n."""
+    filled, last = prefill(params, windows, cfg)
+    draws, history = compiled(_draw)(
+        params, last, history, keys, settings, cfg, logprobs
+    )
+    state = _Decoding(filled, draws.tokens, history)
+    yield jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], draws)
+    longest, left, step = max(map(len, windows)), n - 1, 4
+    while left:
+        state = state._replace(cache=with_room(state.cache, cfg, longest, 1))
+        step = min(left, step, room(state.cache, cfg, longest))
+        begin = time.perf_counter()
+        state, draws = compiled(_decode)(
+            params, state, step, keys, settings, cfg, logprobs
+        )
+        yield jax.tree.map(lambda leaf, n=step: np.asarray(leaf)[:, :n], draws)
+        left, longest = left - step, longest + step
+        pace = step / (time.perf_counter() - begin)
+        step = max(1, min(_LOOP, int(pace * _SECONDS)))
+
+
+def prefill(
+    params: Params, windows: list[np.ndarray], cfg: GPTConfig
+) -> tuple[cache.Cache, Array]:
+    """Read a window of each row, of any lengths, piece by piece.
+
+    Returns:
+      The cache, and the hidden state (B, D) of the last token of each row.
+    """
+    lengths = np.array([len(window) for window in windows], np.int32)
+    start, longest = 0, max(map(len, windows))
+    filled = cache.init_cache(cfg, len(windows), 0)
+    last = jnp.zeros((len(windows), cfg.emb_dim), cfg.dtype)
+    for width in piece_widths(longest):
+        tokens = np.zeros((len(windows), width), np.int32)
+        for row, window in zip(tokens, windows, strict=True):
+            part = window[start : start + width]
+            row[: len(part)] = part
+        filled = with_room(filled, cfg, start, width)
+        filled, last = compiled(_read)(params, filled, last, tokens, lengths, cfg)
+        start += width
+    return filled, last
+
+
+def piece_widths(length: int) -> list[int]:
+    """Split a length into powers of two, the last of which may be too wide.
+
+    >>> piece_widths(900), piece_widths(20), piece_widths(5)
+    ([256, 256, 256, 128, 16], [32], [16])
+    """
+    widths, left = [], length
+    while left > 0:
+        width = min(PIECE, max(16, 1 << int(left - 1).bit_length()))
+        if width - left > PIECE // 8:  # more padding than another piece would cost
+            width //= 2
+        widths.append(width)
+        left -= width
+    return widths
+
+
+def with_room(filled: cache.Cache, cfg: GPTConfig, length: int, n: int) -> cache.Cache:
+    """Grow a cache, if need be, to hold n more tokens than `length`."""
+    if room(filled, cfg, length) >= n:
+        return filled
+    slots = max(_SLOTS, 1 << int(length + n - 1).bit_length())
+    if cfg.attention_window is not None:
+        slots = min(slots, cache.ring_slots(cfg.attention_window, PIECE))
+    return compiled(cache.grow_cache)(filled, slots)
+
+
+def room(filled: cache.Cache, cfg: GPTConfig, length: int) -> int:
+    """Count the tokens that fit behind the first `length`."""
+    slots = filled.key[0].shape[1]
+    window = cfg.attention_window
+    if window is not None and slots == cache.ring_slots(window, PIECE):
+        return PIECE
+    return slots - length
+
+
+@functools.cache
+def compiled(function: Callable) -> Callable:
+    """Compile a function for the devices here; options and sizes are static."""
+    names = inspect.signature(function).parameters
+    return jax.jit(
+        function,
+        static_argnames=[name for name in names if name in _STATIC],
+        donate_argnames=[name for name in names if name in _DONATED],
+        compiler_options=_CPU_OPTIONS if jax.default_backend() == "cpu" else None,
+    )
+
+
+_STATIC = ("cfg", "logprobs", "slots", "n_guesses", "beams", "room")
+_DONATED = ("filled", "state")
+
+
+class _Decoding(NamedTuple):
+    cache: cache.Cache
+    token: Array  # (B,) int32, drawn and not yet read
+    history: History
+
+
+def _read(
+    params, filled: cache.Cache, last: Array, tokens: Array, lengths: Array, cfg
+) -> tuple[cache.Cache, Array]:
+    """Read a piece (B, W); keep the hidden states of the last tokens that it has."""
+    W = tokens.shape[1]
+    hidden, extended = gpt.hidden_states(params, tokens, cfg, cache=filled)
+    ends = lengths - 1 - filled.length  # where it ends in this piece
+    here = jnp.take_along_axis(hidden, jnp.clip(ends, 0, W - 1)[:, None, None], axis=1)
+    is_here = ((ends >= 0) & (ends < W))[:, None]
+    last = jnp.where(is_here, here[:, 0], last)
+    return extended._replace(length=jnp.minimum(extended.length, lengths)), last
+
+
+def _decode(params, state, n, keys, settings, cfg, logprobs) -> tuple[_Decoding, Draws]:
+    def step(i, carry):
+        state, buffers = carry
+        tied = packed.anchored(params, jnp.minimum(i, 0))
+        hidden, extended = gpt.hidden_states(
+            tied, state.token[:, None], cfg, cache=state.cache
+        )
+        draws, history = _draw(
+            tied, hidden[:, 0], state.history, keys, settings, cfg, logprobs
+        )
+        buffers = jax.tree.map(lambda all, one: all.at[:, i].set(one), buffers, draws)
+        return _Decoding(extended, draws.tokens, history), buffers
+
+    return jax.lax.fori_loop(0, n, step, (state, _buffers(state, logprobs)))
+
+
+def _buffers(state: _Decoding, logprobs: int | None) -> Draws:
+    """Make room for the draws of a dispatch."""
+    shape = (state.token.shape[0], _LOOP)
+    tokens = jnp.zeros(shape, jnp.int32)
+    if logprobs is None:
+        return Draws(tokens, None)
+    top = jnp.zeros((*shape, logprobs))
+    return Draws(tokens, Logprobs(jnp.zeros(shape), top, top.astype(jnp.int32)))
+
+
+def _draw(
+    params, hidden, history, keys, settings, cfg, logprobs
+) -> tuple[Draws, History]:
+    logits = gpt.unembed(params, hidden, cfg)  # (B, V)
+    if keys.ndim == 1:
+        noise = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, history.drawn)
+    else:
+        noise = keys[history.drawn]  # (B, V)
+    tokens, history = sampling.draw(logits, settings, history, noise)
+    if logprobs is None:
+        return Draws(tokens, None), history
+    found = sampling.log_probabilities(logits, tokens, logprobs)
+    return Draws(tokens, found), history
+
+
+def bucket(size: int, limit: int) -> int:
+    """Round up to a power of two: few compilations serve all sizes."""
+    return min(limit, max(16, 1 << int(size - 1).bit_length()))
