@@ -4,15 +4,16 @@ Model code names no device. What is split over which axis of the mesh is decided
 by rules on paths, and given to jit as the shardings of its arguments and results.
 """
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxllm import paths
 from jaxllm.errors import ConfigError
-from jaxllm.types import Batch
 
 # fsdp splits the width D of every matrix; tensor splits what heads, hidden units and
 # vocabulary rows do independently of each other (Shoeybi et al. 2019). The leading
@@ -21,21 +22,24 @@ from jaxllm.types import Batch
 RULES = (
     (r"(token_embedding|head)/embedding$", P("tensor", "fsdp")),  # (V, D)
     (r"position_embedding/embedding$", P(None, "fsdp")),  # (C, D)
-    (r"attention/(query|key|value)/kernel$", P(None, "fsdp", "tensor")),  # (L, D, N, H)
-    (r"attention/(query|key|value)/bias$", P(None, "tensor")),  # (L, N, H)
+    # (L, D, N, H) and (L, N, H), or K heads in place of N
+    (r"attention/(query|key|value)/kernel$", P(None, "fsdp", "tensor")),
+    (r"attention/(query|key|value)/bias$", P(None, "tensor")),
     (r"attention/out/kernel$", P(None, "tensor", None, "fsdp")),  # (L, N, H, D)
     (r"mlp/up/kernel$", P(None, "fsdp", "tensor")),  # (L, D, F)
     (r"mlp/up/bias$", P(None, "tensor")),  # (L, F)
     (r"mlp/down/kernel$", P(None, "tensor", "fsdp")),  # (L, F, D)
     (r"(attention/out|mlp/down)/bias$", P()),  # (L, D)
     (r"norm/(scale|bias)$", P()),  # (L, D)
+    (r"classifier/(kernel|bias)$", P()),  # (D, K), (K,)
+    (r"/[ab]$", P()),  # of an adapter, whose one axis is the rank
 )
 
 # What a training state holds beside parameters and their moments.
-SCALAR_RULES = ((r"(^|/)(step|key|count)$", P()),)
+SCALAR_RULES = ((r"(^|/)(step|key|count|ns_coeffs)$", P()),)
 
 # The rows of a batch are shared by every device that holds another part of the data.
-BATCH_SPEC = P(("data", "fsdp"))
+ROWS = (("data", "fsdp"),)
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
@@ -87,20 +91,89 @@ def fit(spec: P, shape: tuple[int, ...], axis_sizes: Any) -> P:
     )
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Find the sharding of a batch: its rows over the axes data and fsdp."""
-    return NamedSharding(mesh, BATCH_SPEC)
+def batch_spec(mesh: Mesh, shape: tuple[int, ...]) -> P:
+    """Find how an array of a batch, (B,) or (B, ..., T), is split.
 
-
-def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """Put this process's rows of a batch on its devices.
-
-    Each process gives its own rows; the result is the whole batch, of global shape.
+    Rows are split over data and fsdp, and the tokens of each over sequence.
     """
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
-    )
+    tokens = (*(None,) * (len(shape) - 2), "sequence") if len(shape) > 1 else ()
+    return P(*ROWS, *fit(P(*tokens), shape[1:], mesh.shape))
+
+
+class Share(NamedTuple):
+    """Which rows of every batch a process gives: `part` of `parts` even ones."""
+
+    part: int
+    parts: int
+    copies: int  # processes that give the same rows
+
+
+@functools.cache
+def process_share(mesh: Mesh) -> Share:
+    """Find the share of this process in every batch.
+
+    Where the devices that split a model or a sequence belong to several processes,
+    each of these gives the same rows.
+
+    >>> from jaxllm.config import MeshConfig
+    >>> from jaxllm.distributed import mesh as meshes
+    >>> process_share(meshes.make_mesh(MeshConfig(), jax.devices()[:1]))
+    Share(part=0, parts=1, copies=1)
+    """
+    owners = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    n_rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    return share_of(jax.process_index(), owners.reshape(n_rows, -1))
+
+
+def share_of(process: int, owners: np.ndarray) -> Share:
+    """Find the share of a process in every batch.
+
+    Args:
+      owners: (data x fsdp, sequence x tensor) the process that has each device.
+
+    >>> share_of(1, np.array([[0, 0], [1, 1]]))
+    Share(part=1, parts=2, copies=1)
+    >>> share_of(1, np.array([[0, 1]]))
+    Share(part=0, parts=1, copies=2)
+    """
+    n_rows = len(owners)
+    (mine,) = np.nonzero((owners == process).any(axis=1))
+    first, size = int(mine[0]), len(mine)
+    if first % size or n_rows % size or mine[-1] != first + size - 1:
+        raise ConfigError(
+            f"mesh data x fsdp = {n_rows} can't be shared out evenly: "
+            f"process {process} would hold the parts {mine.tolist()}"
+        )
+    return Share(first // size, n_rows // size, len(np.unique(owners[mine])))
+
+
+def place_batch(batch: Any, mesh: Mesh, *, stacked: bool = False) -> Any:
+    """Put this process's share of a batch, a pytree of rows, on its devices.
+
+    The result is the whole batch, of global shape.
+
+    Args:
+      stacked: whether several batches lie one behind the other along a leading axis.
+    """
+    share = process_share(mesh)
+    lead = (None,) * stacked
+
+    def place(rows: np.ndarray) -> jax.Array:
+        local = rows.shape[stacked]
+        shape = (*rows.shape[:stacked], local * share.parts, *rows.shape[stacked + 1 :])
+        spec = batch_spec(mesh, shape[stacked:])
+        before = local * share.part
+
+        def mine(where: Any) -> np.ndarray:
+            start, stop, _ = where[stacked].indices(shape[stacked])
+            here = slice(start - before, stop - before)
+            return rows[(*where[:stacked], here, *where[stacked + 1 :])]
+
+        return jax.make_array_from_callback(
+            shape, NamedSharding(mesh, P(*lead, *spec)), mine
+        )
+
+    return jax.tree.map(place, batch)
 
 
 def check_batch_size(

@@ -1,12 +1,18 @@
 """The start of a process: alone, or one of many that train together."""
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from jaxllm.config import ProcessConfig
+from jaxllm.errors import ConfigError, JaxllmError, ProcessLostError
 
 Result = TypeVar("Result")
 
@@ -14,24 +20,79 @@ Result = TypeVar("Result")
 # step: the script that calls srun runs alone, though its job has many tasks.
 _PROCESS_COUNTS = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
+# What collectives and the coordination service say of a process that is gone.
+_GONE = re.compile("gloo|nccl|UNAVAILABLE|DEADLINE_EXCEEDED|barrier", re.IGNORECASE)
 
-def initialize(environment: Mapping[str, str] = os.environ) -> None:
+
+def initialize(
+    cfg: ProcessConfig | None = None, environment: Mapping[str, str] = os.environ
+) -> None:
     """Join the other processes of a job, where there are any, before JAX is used.
 
-    Slurm, Open MPI and Cloud TPU are found by what they leave in the environment.
-    Elsewhere the variables JAX_COORDINATOR_ADDRESS ("host:port"), JAX_NUM_PROCESSES
-    and JAX_PROCESS_ID say it. A process on its own is left as it is.
+    The config counts first, then JAX_COORDINATOR_ADDRESS ("host:port"),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID, then what JAX learns from Slurm, Open MPI,
+    Kubernetes or Cloud TPU. A process on its own is left as it is.
+
+    From here on a process that dies takes the others with it: at once where they wait
+    for it in a collective of the CPU, and after cfg.heartbeat_timeout elsewhere.
+
+    Raises:
+      ConfigError: it is not said, and can't be found out, which process this is.
     """
-    if jax.distributed.is_initialized() or process_count(environment) == 1:
+    cfg = with_environment(cfg or ProcessConfig(), environment)
+    if jax.distributed.is_initialized() or not cfg.detect:
         return
-    if "JAX_NUM_PROCESSES" in environment:
+    known = None not in (cfg.coordinator_address, cfg.num_processes, cfg.process_id)
+    try:
         jax.distributed.initialize(
-            coordinator_address=environment["JAX_COORDINATOR_ADDRESS"],
-            num_processes=int(environment["JAX_NUM_PROCESSES"]),
-            process_id=int(environment["JAX_PROCESS_ID"]),
+            cfg.coordinator_address,
+            cfg.num_processes,
+            cfg.process_id,
+            cluster_detection_method="deactivate" if known else None,
+            initialization_timeout=cfg.start_timeout,
+            heartbeat_timeout_seconds=cfg.heartbeat_timeout,
+            # Of no more use to wait for: it is gone, or would be found dead by now.
+            shutdown_timeout_seconds=cfg.heartbeat_timeout,
         )
-    else:
-        jax.distributed.initialize()
+    except ValueError as error:
+        raise ConfigError(
+            "give coordinator_address, num_processes and process_id, by flag or as "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID: "
+            f"no cluster is found that says it ({error})"
+        ) from error
+
+
+def with_environment(
+    cfg: ProcessConfig, environment: Mapping[str, str]
+) -> ProcessConfig:
+    """Fill in what the environment says; detect becomes whether to join others.
+
+    >>> alone = with_environment(ProcessConfig(), {})
+    >>> alone.num_processes, alone.detect
+    (1, False)
+    >>> job = {"JAX_COORDINATOR_ADDRESS": "host-0:1234", "JAX_NUM_PROCESSES": "2"}
+    >>> cfg = with_environment(ProcessConfig(), job | {"JOB_COMPLETION_INDEX": "1"})
+    >>> cfg.num_processes, cfg.process_id, cfg.detect
+    (2, 1, True)
+    """
+    address = cfg.coordinator_address or environment.get("JAX_COORDINATOR_ADDRESS")
+    count, index = cfg.num_processes, cfg.process_id
+    if count is None and "JAX_NUM_PROCESSES" in environment:
+        count = int(environment["JAX_NUM_PROCESSES"])
+    if index is None and "JAX_PROCESS_ID" in environment:
+        index = int(environment["JAX_PROCESS_ID"])
+    # Kubernetes numbers the pods of an indexed job, as JobSet makes them.
+    if index is None and count is not None and "JOB_COMPLETION_INDEX" in environment:
+        index = int(environment["JOB_COMPLETION_INDEX"])
+    found = process_count(environment) if count is None else count
+    detect = found > 1 if cfg.detect is None else cfg.detect
+    return dataclasses.replace(
+        cfg,
+        coordinator_address=address,
+        num_processes=count if detect else found,
+        process_id=index,
+        detect=detect,
+    )
 
 
 def process_count(environment: Mapping[str, str]) -> int:
@@ -50,12 +111,29 @@ def process_count(environment: Mapping[str, str]) -> int:
     return len(environment.get("TPU_WORKER_HOSTNAMES", "").split(","))
 
 
+@contextlib.contextmanager
+def explain_loss() -> Iterator[None]:
+    """Say in one line that another process is gone, where that is why JAX failed."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        known = isinstance(error, JaxllmError) or jax.process_count() == 1
+        if known or not _GONE.search(str(error)):
+            raise
+        reason = str(error).splitlines()[0][:200]
+        raise ProcessLostError(
+            f"process {jax.process_index()} of {jax.process_count()} has lost another "
+            f"process of the job, whose log may say why ({reason})"
+        ) from error
+
+
 def first_alone(work: Callable[[], Result]) -> Result:
     """Do something in the first process, and then in the others, which find it done."""
     if jax.process_count() == 1:
         return work()
     first = [work()] if jax.process_index() == 0 else []
-    multihost_utils.sync_global_devices("first alone")
+    with explain_loss():
+        multihost_utils.sync_global_devices("first alone")
     return first[0] if first else work()
 
 

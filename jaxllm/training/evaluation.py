@@ -10,6 +10,7 @@ import numpy as np
 from jaxllm.data.tokenizers import Tokenizer
 from jaxllm.distributed import startup
 from jaxllm.errors import TokenizerError
+from jaxllm.training import losses
 from jaxllm.types import Array, Batch, Params
 
 
@@ -20,6 +21,7 @@ def evaluate(
     *,
     token_bytes: np.ndarray | None = None,
     place: Callable[[Batch], Batch] = lambda batch: batch,
+    copies: int = 1,
 ) -> dict[str, float]:
     """Measure the loss over batches; every token weighs the same.
 
@@ -29,6 +31,7 @@ def evaluate(
         `steps.evaluation_step` does; compiled by the caller.
       token_bytes: (V,) bytes of each token, for bits per byte.
       place: puts a batch on the devices.
+      copies: processes that give the same rows.
 
     Returns:
       validation_loss (nats per token), perplexity, validation_tokens (counted), and
@@ -56,7 +59,7 @@ def evaluate(
         "validation_tokens": tokens,
     }
     if token_bytes is not None:
-        n_bytes = startup.sum_of_processes(n_bytes)
+        n_bytes = startup.sum_of_processes(n_bytes) // copies
         figures["bits_per_byte"] = nats / math.log(2) / max(n_bytes, 1)
     return figures
 
@@ -93,7 +96,8 @@ def byte_lengths(tokenizer: Tokenizer) -> np.ndarray:
 def count_bytes(batch: Batch, token_bytes: np.ndarray) -> int:
     """Count the bytes of text behind the targets that count."""
     lengths = token_bytes[np.asarray(batch.targets)]
-    return int(lengths.sum() if batch.mask is None else lengths[batch.mask].sum())
+    mask = losses.counted(batch)
+    return int(lengths.sum() if mask is None else lengths[mask].sum())
 
 
 def unigram_entropy(ids: Any) -> float:

@@ -1,10 +1,12 @@
 """A config in, a trained model and its run directory out.
 
-The device never waits for the host: while it computes a step, the host reads the
-figures of the one before, and fetches the next batch.
+`learn` is the loop itself. What is learnt, from what and how it is judged, is the
+run's to say: pretraining and finetuning are runs of different parts.
+
+The device never waits for the host: while it computes a step, the host places the next
+batch, and reads the figures of the step before.
 """
 
-import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -12,20 +14,24 @@ from concurrent import futures
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from jaxllm.config import GPTConfig, LoopConfig, TrainConfig
-from jaxllm.data import batches, tokenizers
-from jaxllm.distributed import sharding, startup
-from jaxllm.errors import DivergenceError
-from jaxllm.models import gpt
-from jaxllm.training import checkpoints, evaluation, preparation, runs, signals, speed
+from jaxllm.data import tokenizers
+from jaxllm.distributed import startup
+from jaxllm.errors import DivergenceError, ProcessLostError
+from jaxllm.training import (
+    checkpoints,
+    dispatch,
+    preparation,
+    runs,
+    signals,
+    speed,
+)
 from jaxllm.training.preparation import Run
 from jaxllm.training.runs import OnEvent
 from jaxllm.training.state import TrainState
 from jaxllm.types import Array, Params
-
-# Tokens of the validation split that are counted for its entropy; more change nothing.
-ENTROPY_TOKENS = 2**24
 
 
 class Sample(Protocol):
@@ -42,14 +48,22 @@ class Sample(Protocol):
     ) -> list[str]: ...
 
 
+class Learned(NamedTuple):
+    """What the loop ended with."""
+
+    state: TrainState
+    interrupted: bool  # by SIGTERM or Ctrl-C; resuming goes on
+    validation: dict[str, float]  # of the last evaluation
+
+
 class TrainResult(NamedTuple):
     """How a run ended."""
 
     state: TrainState
     cfg: TrainConfig
     tokenizer: tokenizers.Tokenizer
-    interrupted: bool  # by SIGTERM or Ctrl-C; resuming goes on
-    validation: dict[str, float]  # of the last evaluation
+    interrupted: bool
+    validation: dict[str, float]
 
 
 def train(
@@ -59,6 +73,7 @@ def train(
     processes: int = 1,
     on_event: OnEvent = lambda kind, record: None,
     sample: Sample | None = None,
+    profile_steps: int = 0,
 ) -> TrainResult:
     """Train a model as its config says, into its run directory.
 
@@ -70,85 +85,133 @@ def train(
       processes: that learn a vocabulary and tokenize. A script that asks for more
         than one needs the `if __name__ == "__main__":` guard of multiprocessing.
       on_event: told (kind, record) of the kinds tokenizing, damaged, start, train,
-        checkpoint, evaluation and sample.
+        checkpoint, evaluation, sample and end.
       sample: writes, now and then, what the model has to say.
+      profile_steps: how many steps to trace into the run's folder `profile`.
 
     Raises:
       JaxllmError: something in the config, the text or the run directory is wrong.
       DivergenceError: the loss or the gradient became NaN or infinite.
+      ProcessLostError: another process of the job is gone.
     """
-    run = preparation.prepare_run(
+    cfg, run = preparation.prepare_run(
         cfg, resume=resume, processes=processes, on_event=on_event
     )
+    if sample:
+        run = run._replace(
+            sample=lambda params, key: sample(
+                params, cfg.model, run.tokenizer, cfg.loop, key=key
+            )
+        )
+    state, interrupted, validation = learn(run, on_event, profile_steps=profile_steps)
+    return TrainResult(state, cfg, run.tokenizer, interrupted, validation)
+
+
+def learn(
+    run: Run,
+    on_event: OnEvent = lambda kind, record: None,
+    *,
+    profile_steps: int = 0,
+) -> Learned:
+    """Take the steps of a run that are left, and write down what happens.
+
+    SIGTERM and Ctrl-C end it after the step under way, with a checkpoint.
+
+    Args:
+      profile_steps: how many steps to trace, once what has to be compiled is.
+
+    Raises:
+      DivergenceError: the loss or the gradient became NaN or infinite.
+      ProcessLostError: another process of the job is gone.
+    """
+    first = int(run.state.step)
+    traced = range(first + 4, first + 4 + profile_steps)
+    if jax.process_index() > 0:
+        traced = range(0)
     with (
         jax.set_mesh(run.mesh),
         run.batches,
         signals.stop_asked() as stop_asked,
-        runs.recorder(run.cfg, int(run.state.step), on_event) as tell,
+        runs.recorder(run.run_dir, run.loop.tensorboard, first, on_event) as tell,
+        speed.tracer(str(pathlib.Path(run.run_dir) / runs.PROFILE), traced) as trace,
     ):
         try:
-            return _loop(run, stop_asked, tell, sample)
-        except DivergenceError as error:
-            raise DivergenceError(f"{error}; {_last_good(run)}") from None
+            return _loop(run, stop_asked, tell, trace)
+        except (DivergenceError, ProcessLostError) as error:
+            raise type(error)(f"{error}; {_last_good(run)}") from None
 
 
 def _loop(
-    run: Run, stop_asked: Callable[[], bool], tell: OnEvent, sample: Sample | None
-) -> TrainResult:
-    loop, total = run.cfg.loop, run.total_steps
+    run: Run,
+    stop_asked: Callable[[], bool],
+    tell: OnEvent,
+    trace: Callable[[int], None],
+) -> Learned:
+    loop, total = run.loop, run.total_steps
     first, state = int(run.state.step), run.state
     lap = speed.start_lap()
     saving, stop, validation = None, False, {}
     tell("start", _description(run))
     try:
-        for step, state, stop in _steps(run, stop_asked, lap, tell):
-            if step > first and (stop or due(step, loop.checkpoint_every, total)):
-                with speed.timed(lap, "checkpoint"):
-                    saving = _save(run, state, saving)
-                tell("checkpoint", {"step": step})
-            # Also of the step that a run goes on from: it was saved before this.
-            if not stop and due(step, loop.eval_every, total):
-                with speed.timed(lap, "evaluation"):
-                    validation = _evaluate(run, state.params)
-                tell("evaluation", {"step": step} | validation)
-            if sample and not stop and due(step, _sample_every(loop), total):
-                with speed.timed(lap, "evaluation"):
-                    texts = _sample(run, step, state.params, sample)
-                tell("sample", {"step": step, "texts": texts})
+        with startup.explain_loss():
+            for step, state, position, stop in _steps(
+                run, stop_asked, lap, tell, trace
+            ):
+                if step > first and (stop or due(step, loop.checkpoint_every, total)):
+                    with speed.timed(lap, "checkpoint"):
+                        saving = _save(run, state, position, saving)
+                    tell("checkpoint", {"step": step})
+                # Also of the step that a run goes on from: it was saved before this.
+                if not stop and due(step, loop.eval_every, total):
+                    with speed.timed(lap, "evaluation"):
+                        validation = run.evaluate(state.params)
+                    tell("evaluation", {"step": step} | validation)
+                if run.sample and not stop and due(step, _sample_every(loop), total):
+                    with speed.timed(lap, "evaluation"):
+                        key = jax.random.fold_in(jax.random.key(run.seed), step)
+                        texts = run.sample(state.params, key)
+                    tell("sample", {"step": step, "texts": texts})
+    except ProcessLostError:
+        saving = None  # It can't end without the process that is gone.
+        raise
     finally:
         if saving:
-            futures.wait([saving])
+            with speed.timed(lap, "checkpoint"):
+                futures.wait([saving])
     if saving:
         saving.result()
         _forget_old(run)
-    return TrainResult(state, run.cfg, run.tokenizer, stop, validation)
+    tell("end", {"seconds": speed.seconds_of(lap)})
+    return Learned(state, stop, validation)
 
 
 def _steps(
-    run: Run, stop_asked: Callable[[], bool], lap: speed.Lap, tell: OnEvent
-) -> Iterator[tuple[int, TrainState, bool]]:
-    """Yield the number of steps taken, the state, and whether to stop; first as it is.
+    run: Run,
+    stop_asked: Callable[[], bool],
+    lap: speed.Lap,
+    tell: OnEvent,
+    trace: Callable[[int], None],
+) -> Iterator[tuple[int, TrainState, dict[str, Any], bool]]:
+    """Yield the steps taken, the state, the data's position, and whether to stop.
 
-    A state is gone once the next one is asked for: its buffers go into that one.
+    First as it is, then after each dispatch. A state is gone once the next one is
+    asked for: its buffers go into that one.
     """
-    loop, state = run.cfg.loop, run.state
-    first, total, unread = int(state.step), run.total_steps, None
-    yield first, state, False
-    for step in range(first + 1, total + 1):
-        with speed.timed(lap, "data"):
-            batch = sharding.place_batch(next(run.batches), run.mesh)
-        with speed.timed(lap, "compile" if step == first + 1 else "dispatch"):
-            state, metrics = run.train_step(state, batch)
+    loop, total = run.loop, run.total_steps
+    first, unread = int(run.state.step), None
+    used = (loop.checkpoint_every, loop.eval_every, _sample_every(loop))
+    sizes = dispatch.dispatch_sizes(first, total, loop.steps_per_dispatch, used)
+    yield first, run.state, run.batches.state(), False
+    for taken in dispatch.dispatches(run, sizes, lap):
         if unread:
-            _read(run, *unread, lap, tell)
-        unread = step, metrics
-        stop = _agree(stop_asked(), step, loop)
-        used = (loop.checkpoint_every, loop.eval_every, _sample_every(loop))
+            _read(run, unread, lap, tell, trace)
+        unread, step = taken, taken.steps[-1]
+        stop = _agree(stop_asked(), taken.steps, loop)
         if stop or any(due(step, every, total) for every in used):
             # Nothing is kept, or looked at, before it is known to be finite.
-            _read(run, *unread, lap, tell)
+            _read(run, unread, lap, tell, trace)
             unread = None
-        yield step, state, stop
+        yield step, taken.state, taken.position, stop
         if stop:
             return
 
@@ -172,42 +235,47 @@ def _description(run: Run) -> dict[str, Any]:
     return {
         "step": int(run.state.step),
         "total_steps": run.total_steps,
-        "parameters": gpt.count_params(run.cfg.model),
-        "train_tokens": len(run.store.train),
-        "validation_tokens": len(run.store.validation),
-        "unigram_entropy": evaluation.unigram_entropy(
-            run.store.validation[:ENTROPY_TOKENS]
-        ),
         "devices": run.mesh.devices.size,
         "platform": jax.default_backend(),
-    }
+    } | run.facts
 
 
-def _agree(stop_asked: bool, step: int, loop: LoopConfig) -> bool:
+def _agree(stop_asked: bool, taken: range, loop: LoopConfig) -> bool:
     """Let all processes stop after the same step; agreeing costs, so seldom."""
     if jax.process_count() == 1:
         return stop_asked
-    return step % loop.log_every == 0 and startup.any_process(stop_asked)
+    due_now = any(step % loop.log_every == 0 for step in taken)
+    return due_now and startup.any_process(stop_asked)
 
 
-def _read(run: Run, step: int, metrics: Any, lap: speed.Lap, tell: OnEvent) -> None:
-    """Wait for a step, see that it went well, and write a line now and then."""
-    values = {name: value.item() for name, value in jax.device_get(metrics).items()}
-    for name in ("loss", "grad_norm"):
-        if not math.isfinite(values[name]):
-            raise DivergenceError(f"{name} became {values[name]} in step {step}")
-    lap["tokens"] += values["tokens"]
-    lap["steps"] += 1
-    if due(step, run.cfg.loop.log_every, run.total_steps):
-        rate = {"learning_rate": float(run.learning_rate(step - 1))}
-        figures = speed.figures(lap, run.total_steps - step, run.cfg.model)
-        tell("train", {"step": step} | values | rate | figures)
-        lap.clear()
-        lap.update(speed.start_lap())
+def _read(
+    run: Run,
+    taken: dispatch.Taken,
+    lap: speed.Lap,
+    tell: OnEvent,
+    trace: Callable[[int], None],
+) -> None:
+    """Wait for some steps, see that they went well, and write a line now and then."""
+    read = {n: np.atleast_1d(v) for n, v in jax.device_get(taken.metrics).items()}
+    for i, step in enumerate(taken.steps):
+        values = {name: column[i].item() for name, column in read.items()}
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(values[name]):
+                raise DivergenceError(f"{name} became {values[name]} in step {step}")
+        lap["targets"] += values[run.unit]
+        lap["steps"] += 1
+        trace(step)
+        if due(step, run.loop.log_every, run.total_steps):
+            rate = {"learning_rate": float(run.learning_rate(step - 1))}
+            left, flops = run.total_steps - step, run.flops_per_token
+            figures = speed.figures(lap, left, run.unit, flops)
+            tell("train", {"step": step} | values | rate | figures)
+            lap.clear()
+            lap.update(speed.start_lap())
 
 
 def _last_good(run: Run) -> str:
-    folder = pathlib.Path(run.cfg.run_dir) / runs.CHECKPOINTS
+    folder = pathlib.Path(run.run_dir) / runs.CHECKPOINTS
     step = checkpoints.latest_step(folder)
     if step is None:
         return "there is no checkpoint before it"
@@ -215,51 +283,29 @@ def _last_good(run: Run) -> str:
 
 
 def _save(
-    run: Run, state: TrainState, saving: futures.Future[pathlib.Path] | None
+    run: Run,
+    state: TrainState,
+    position: dict[str, Any],
+    saving: futures.Future[pathlib.Path] | None,
 ) -> futures.Future[pathlib.Path]:
     if saving:
         saving.result()
         _forget_old(run)
     facts = {
         "tokenizer": run.tokenizer.hash,
-        "data": run.batches.state(),
-        "sizes": runs.sizes(run.cfg.run_dir),
+        "data": position,
+        "sizes": runs.sizes(run.run_dir),
     }
-    folder = pathlib.Path(run.cfg.run_dir) / runs.CHECKPOINTS
+    folder = pathlib.Path(run.run_dir) / runs.CHECKPOINTS
     return checkpoints.save(folder, state, facts)
 
 
 def _forget_old(run: Run) -> None:
     """Keep the last checkpoints, and the best one."""
-    folder = pathlib.Path(run.cfg.run_dir) / runs.CHECKPOINTS
-    kept = checkpoints.steps(folder)[-run.cfg.loop.keep_last :]
-    best = runs.best_step(run.cfg.run_dir)
-    if run.cfg.loop.keep_best and best is not None:
+    folder = pathlib.Path(run.run_dir) / runs.CHECKPOINTS
+    kept = checkpoints.steps(folder)[-run.loop.keep_last :]
+    best = runs.best_step(run.run_dir)
+    if run.loop.keep_best and best is not None:
         kept.append(best)
     if jax.process_index() == 0:
         checkpoints.keep_only(folder, kept)
-
-
-def _evaluate(run: Run, params: Params) -> dict[str, float]:
-    loop = run.cfg.loop
-    held_out = batches.evaluation_batches(
-        run.store.validation,
-        run.cfg.model.context_length,
-        loop.eval_batch_size or run.cfg.data.batch_size,
-        count=loop.eval_batches,
-        tail=loop.eval_batches is None,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    return evaluation.evaluate(
-        params,
-        held_out,
-        run.evaluation_step,
-        token_bytes=run.token_bytes,
-        place=functools.partial(sharding.place_batch, mesh=run.mesh),
-    )
-
-
-def _sample(run: Run, step: int, params: Params, sample: Sample) -> list[str]:
-    key = jax.random.fold_in(jax.random.key(run.cfg.seed), step)
-    return sample(params, run.cfg.model, run.tokenizer, run.cfg.loop, key=key)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxllm.config import GPTConfig
-from jaxllm.models import gpt
+from jaxllm.models import embeddings, gpt
 from jaxllm.models.dropout import Noise
+from jaxllm.training import fused_loss
 from jaxllm.types import Array, Batch, Params
 
 
@@ -56,6 +57,19 @@ def cross_entropy(
     return total / jnp.maximum(count, 1), count
 
 
+def counted(batch: Batch) -> Array | None:
+    """Find out which targets of a batch count: None for all, or (B, T) bool.
+
+    >>> ids, segments = jnp.array([[5, 6, 0]]), jnp.array([[1, 1, 0]])
+    >>> counted(Batch(ids, ids, segments=segments)).tolist()
+    [[True, True, False]]
+    """
+    if batch.segments is None:
+        return batch.mask
+    real = batch.segments != 0
+    return real if batch.mask is None else real & batch.mask
+
+
 def next_token_sum(
     params: Params, batch: Batch, cfg: GPTConfig, *, key: Noise = None
 ) -> tuple[Array, Array]:
@@ -67,9 +81,16 @@ def next_token_sum(
     Returns:
       the sum in nats, float32, and the number of targets counted, int32.
     """
-    hidden, _ = gpt.hidden_states(params, batch.inputs, cfg, key=key)  # (B, T, D)
-    logits = gpt.unembed(params, hidden, cfg)  # (B, T, V)
-    return cross_entropy_sum(logits, batch.targets, batch.mask)
+    hidden, _ = gpt.hidden_states(
+        params, batch.inputs, cfg, segments=batch.segments, key=key
+    )  # (B, T, D)
+    if cfg.gradients == "derived":
+        logits = gpt.unembed(params, hidden, cfg)  # (B, T, V)
+        return cross_entropy_sum(logits, batch.targets, counted(batch))
+    head, dtype = embeddings.head_matrix(params), jnp.dtype(cfg.dtype)
+    return fused_loss.cross_entropy_sum(
+        hidden, head, batch.targets, counted(batch), dtype
+    )
 
 
 def next_token_loss(

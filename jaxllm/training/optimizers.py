@@ -4,11 +4,13 @@ The order within a step: clip the gradient, form the update, decay the matrices,
 by the learning rate of that step. Which parameters decay is a rule on their paths.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from jaxllm import paths
 from jaxllm.config import OptimizerConfig
@@ -17,9 +19,20 @@ from jaxllm.types import Array
 # Block parameters are stacked along a layer axis, so a bias has as many axes as a
 # matrix without one: names tell them apart, numbers of axes do not.
 DECAY_RULES = {
-    "matrices": (("/(kernel|embedding)$", True), ("/(bias|scale)$", False)),
+    "matrices": (("/(kernel|embedding)(/[ab])?$", True), ("/(bias|scale)$", False)),
     "all": (("", True),),
 }
+
+# The axes along which Muon sees a matrix, inputs and outputs: each layer has its own,
+# and a projection's heads are the columns, or rows, of one. What looks tokens up is no
+# map between vectors, so embeddings stay with AdamW, as norms and biases do.
+_Axes = contrib.MuonDimensionNumbers
+MUON_RULES = (
+    (r"attention/(query|key|value)/kernel$", _Axes((1,), (2, 3))),  # (L, D, N, H)
+    (r"attention/out/kernel$", _Axes((1, 2), (3,))),  # (L, N, H, D)
+    (r"mlp/(up|down)/kernel$", _Axes((1,), (2,))),  # (L, D, F), (L, F, D)
+    ("", None),
+)
 
 
 def make_optimizer(
@@ -27,8 +40,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Build the optimizer of a run that takes `total_steps` steps.
 
-    AdamW is Loshchilov and Hutter 2019, algorithm 2, with the decay multiplied by
-    the learning rate, as in PyTorch. Clipping scales the whole gradient to a norm of
+    Decay is decoupled and multiplied by the learning rate (Loshchilov and Hutter 2019,
+    algorithm 2), as in PyTorch. Clipping scales the whole gradient to a norm of
     `grad_clip` where it is longer (Pascanu et al. 2013).
 
     >>> optimizer = make_optimizer(OptimizerConfig(warmup_steps=0), total_steps=10)
@@ -43,16 +56,48 @@ def make_optimizer(
         clip = optax.identity()
     else:
         clip = optax.clip_by_global_norm(cfg.grad_clip)
+    adam = optax.scale_by_adam(cfg.beta1, cfg.beta2, cfg.eps)
     return optax.chain(
         clip,
-        optax.adamw(
-            learning_rate_schedule(cfg, total_steps),
-            b1=cfg.beta1,
-            b2=cfg.beta2,
-            eps=cfg.eps,
-            weight_decay=cfg.weight_decay,
-            mask=lambda params: decay_mask(params, cfg),
+        adam if cfg.name == "adamw" else _muon(cfg.momentum, adam),
+        optax.add_decayed_weights(
+            cfg.weight_decay, mask=lambda params: decay_mask(params, cfg)
         ),
+        optax.scale_by_learning_rate(learning_rate_schedule(cfg, total_steps)),
+    )
+
+
+def _muon(
+    momentum: float, others: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Replace the momentum of each matrix by the nearest matrix that only turns.
+
+    Muon, Jordan et al. 2024, with Nesterov momentum and five Newton-Schulz steps. An
+    update's entries have a root mean square of 0.2, which is about that of AdamW's, so
+    that learning rates and decay mean the same for both (Liu et al. 2025, equation 4).
+
+    Args:
+      others: what updates the parameters that are no matrix of a block.
+    """
+
+    def axes_of(params: Any) -> Any:
+        return paths.match_rules(params, MUON_RULES)
+
+    def label(path: str, _: Any) -> str:
+        return "turned" if paths.first_match(path, MUON_RULES) else "others"
+
+    def rescale(path: str, turned: Array) -> Array:
+        axes: Any = paths.first_match(path, MUON_RULES)
+        sides = (math.prod(turned.shape[i] for i in side) for side in axes)
+        return 0.2 * math.sqrt(max(sides)) * turned
+
+    turn = optax.chain(
+        contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=axes_of),
+        optax.stateless(lambda turned, _: paths.map_with_path(rescale, turned)),
+    )
+    return optax.partition(
+        {"turned": turn, "others": others},
+        lambda params: paths.map_with_path(label, params),
     )
 
 

@@ -13,46 +13,59 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from jaxllm.config import TrainConfig
+from jaxllm import accounting
+from jaxllm.config import LoopConfig, TrainConfig
 from jaxllm.data import batches, corpora, token_store, tokenizers
 from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import sharding, startup
-from jaxllm.errors import CheckpointError, ConfigError
-from jaxllm.training import checkpoints, evaluation, optimizers, runs, steps
+from jaxllm.errors import ConfigError
+from jaxllm.models import attention, gpt
+from jaxllm.training import evaluation, optimizers, resumption, runs, steps
 from jaxllm.training.runs import OnEvent
 from jaxllm.training.state import TrainState, init_train_state
 from jaxllm.types import Array, Batch, Params
 
 LEARNED = ("bpe", "char", "word")
 
-# What may be different when a run goes on: how long, how fast and where.
-_FREE = (
-    "run_dir loop optimizer mesh model.dtype model.remat model.unroll data.workers"
-).split()
+# Tokens of the validation split that are counted for its entropy; more change nothing.
+ENTROPY_TOKENS = 2**24
 
 
 class Run(NamedTuple):
-    """What the loop works with."""
+    """What the loop works with. Of a batch it knows only that it is a pytree of rows.
 
-    cfg: TrainConfig
+    The params of the state are what trains. In finetuning that may be less than the
+    model, whose rest is then known to train_step, evaluate and sample.
+    """
+
+    run_dir: str
+    seed: int
+    loop: LoopConfig
     tokenizer: tokenizers.Tokenizer
-    store: token_store.TokenStore
     mesh: Mesh
-    batches: batches.TrainingBatches
+    batches: resumption.Batches
     total_steps: int
     learning_rate: Callable[[int], Array]
     state: TrainState
-    train_step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-    evaluation_step: Callable[[Params, Batch], tuple[Array, Array]]
-    token_bytes: np.ndarray
+    # Its metrics hold loss, grad_norm, and under run.unit the number of targets.
+    train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]]
+    evaluate: Callable[[Params], dict[str, float]]  # validation_loss among them
+    facts: dict[str, Any]  # to tell at the start
+    unit: str = "tokens"  # what a loss is the mean over
+    flops_per_token: float | None = None
+    sample: Callable[[Params, Array], list[str]] | None = None  # given a random key
 
 
 def prepare_run(
     cfg: TrainConfig, *, resume: bool, processes: int, on_event: OnEvent
-) -> Run:
+) -> tuple[TrainConfig, Run]:
     """Make everything that a run needs, or find it where the run was before.
+
+    Returns:
+      the config, with what followed from it filled in, and the run.
 
     Raises:
       ConfigError: parts of the config do not go together, or run_dir holds a run.
@@ -63,13 +76,14 @@ def prepare_run(
     cfg, tokenizer, store = startup.first_alone(
         lambda: open_run_dir(cfg, resume, processes, on_event)
     )
+    share = sharding.process_share(mesh)
     data = batches.training_batches(
         store.train,
         cfg.model.context_length,
         cfg.data,
         seed=cfg.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=share.part,
+        process_count=share.parts,
     )
     epochs, steps_per_epoch = cfg.loop.epochs or 1, data.plan.batches_per_epoch
     total_steps = cfg.loop.steps or epochs * steps_per_epoch
@@ -79,24 +93,44 @@ def prepare_run(
     key = jax.random.key(cfg.seed)
     shapes = sharding.placed_shapes(jax.eval_shape(create, key), mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    state = restore(cfg, shapes, tokenizer, data, on_event) if resume else None
+    state = None
+    if resume:
+        state = resumption.restore(cfg.run_dir, shapes, tokenizer, data, on_event)
     if state is None:
         with jax.set_mesh(mesh):
             state = jax.jit(create, out_shardings=places)(key)
 
     train_step, evaluation_step = compiled_steps(cfg, optimizer, places)
-    return Run(
-        cfg=cfg,
+    return cfg, Run(
+        run_dir=cfg.run_dir,
+        seed=cfg.seed,
+        loop=cfg.loop,
         tokenizer=tokenizer,
-        token_bytes=evaluation.byte_lengths(tokenizer),
-        store=store,
         mesh=mesh,
         batches=data,
         total_steps=total_steps,
         learning_rate=optimizers.learning_rate_schedule(cfg.optimizer, total_steps),
         state=state,
         train_step=train_step,
-        evaluation_step=evaluation_step,
+        evaluate=functools.partial(
+            measure,
+            cfg=cfg,
+            store=store,
+            mesh=mesh,
+            step=evaluation_step,
+            known=functools.cache(lambda: known_of_text(store, tokenizer)),
+        ),
+        facts={
+            "parameters": gpt.count_params(cfg.model),
+            "attention": attention.choose(
+                cfg.model,
+                dropout=cfg.model.drop_rate > 0,
+                kernels=attention.kernels_here(),
+            ),
+            "train_tokens": len(store.train),
+            "validation_tokens": len(store.validation),
+        },
+        flops_per_token=accounting.training_flops(cfg.model),
     )
 
 
@@ -114,14 +148,69 @@ def compiled_steps(
         accumulation_steps=cfg.optimizer.accumulation_steps,
     )
     evaluation_step = functools.partial(steps.evaluation_step, cfg=cfg.model)
+    # Every process reads the figures.
+    everywhere = NamedSharding(places.step.mesh, P())
     return (
-        jax.jit(train_step, donate_argnums=0, out_shardings=(places, None)),
-        jax.jit(evaluation_step),
+        jax.jit(
+            train_step,
+            donate_argnums=0,
+            out_shardings=(places, everywhere),
+        ),
+        jax.jit(evaluation_step, out_shardings=everywhere),
     )
+
+
+def measure(
+    params: Params,
+    *,
+    cfg: TrainConfig,
+    store: token_store.TokenStore,
+    mesh: Mesh,
+    step: Callable[[Params, Batch], tuple[Array, Array]],
+    known: Callable[[], tuple[np.ndarray, float]],
+) -> dict[str, float]:
+    """Measure a model on what its run holds out, always on the same part of it.
+
+    Args:
+      known: `known_of_text`, which no run need wait for before its first step.
+    """
+    token_bytes, entropy = known()
+    share = sharding.process_share(mesh)
+    held_out = batches.evaluation_batches(
+        store.validation,
+        cfg.model.context_length,
+        cfg.loop.eval_batch_size or cfg.data.batch_size,
+        count=cfg.loop.eval_batches,
+        tail=cfg.loop.eval_batches is None,
+        process_index=share.part,
+        process_count=share.parts,
+    )
+    figures = evaluation.evaluate(
+        params,
+        held_out,
+        step,
+        token_bytes=token_bytes,
+        place=functools.partial(sharding.place_batch, mesh=mesh),
+        copies=share.copies,
+    )
+    return figures | {"unigram_entropy": entropy}
+
+
+def known_of_text(
+    store: token_store.TokenStore, tokenizer: tokenizers.Tokenizer
+) -> tuple[np.ndarray, float]:
+    """Count the bytes of each token; compute the entropy of those held out."""
+    held_out = store.validation[:ENTROPY_TOKENS]
+    return evaluation.byte_lengths(tokenizer), evaluation.unigram_entropy(held_out)
 
 
 def check_batch_sizes(cfg: TrainConfig, mesh: Mesh) -> None:
     """Refuse batches that can't be shared out evenly, before anything is computed."""
+    if cfg.model.context_length % mesh.shape["sequence"]:
+        raise ConfigError(
+            f"model.context_length must be a multiple of {mesh.shape['sequence']} "
+            f"(mesh sequence), got {cfg.model.context_length}"
+        )
     sharding.check_batch_size(
         "data.batch_size", cfg.data.batch_size, mesh, cfg.optimizer.accumulation_steps
     )
@@ -142,6 +231,7 @@ def open_run_dir(
             raise ConfigError(
                 f"{run_dir} holds a run already; resume it, or name another run_dir"
             )
+        corpora.find(cfg.data.corpus)  # A mistake in its name leaves nothing behind.
         if (begun.tokenizer, begun.data) != (cfg.tokenizer, cfg.data):
             runs.forget_tokens(run_dir)  # of an attempt that came to nothing
         if jax.process_index() == 0:
@@ -150,7 +240,7 @@ def open_run_dir(
     store = find_tokens(cfg, tokenizer, processes, on_event)
     cfg = with_vocabulary(cfg, tokenizer)
     if resume:
-        require_same_run(cfg, with_vocabulary(begun, tokenizer))
+        resumption.require_same_run(cfg, with_vocabulary(begun, tokenizer))
     if jax.process_index() == 0:
         runs.write_config(run_dir, cfg)
     return cfg, tokenizer, store
@@ -208,67 +298,3 @@ def with_vocabulary(cfg: TrainConfig, tokenizer: tokenizers.Tokenizer) -> TrainC
         )
     model = dataclasses.replace(cfg.model, vocab_size=there)
     return dataclasses.replace(cfg, model=model)
-
-
-def require_same_run(cfg: TrainConfig, begun: TrainConfig) -> None:
-    """Refuse to go on with settings under which the run would be another.
-
-    >>> require_same_run(TrainConfig(seed=2), TrainConfig(seed=1))
-    Traceback (most recent call last):
-    jaxllm.errors.CheckpointError: the run was begun with seed = 1, it can't go on with
-    seed = 2
-    """
-    before = dict(_settings(dataclasses.asdict(begun)))
-    for key, value in _settings(dataclasses.asdict(cfg)):
-        free = any(key == name or key.startswith(f"{name}.") for name in _FREE)
-        if not free and before[key] != value:
-            raise CheckpointError(
-                f"the run was begun with {key} = {before[key]}, "
-                f"it can't go on with {key} = {value}"
-            )
-
-
-def restore(
-    cfg: TrainConfig,
-    like: TrainState,
-    tokenizer: tokenizers.Tokenizer,
-    data: batches.TrainingBatches,
-    on_event: OnEvent,
-) -> TrainState | None:
-    """Take a run back to its last good checkpoint: state, data and what it wrote.
-
-    Returns None, and takes the run back to its start, where it has no checkpoint yet.
-    """
-    folder = pathlib.Path(cfg.run_dir) / runs.CHECKPOINTS
-    writes = jax.process_index() == 0
-    if not checkpoints.steps(folder):
-        if writes:
-            runs.cut_back(cfg.run_dir, runs.NOTHING_WRITTEN)
-        return None
-    state = checkpoints.restore_latest(
-        folder, like, lambda error: on_event("damaged", {"reason": str(error)})
-    )
-    step = int(state.step)
-    facts = checkpoints.read_facts(folder, step)
-    if facts["tokenizer"] != tokenizer.hash:
-        raise CheckpointError(
-            f"{folder / str(step)} belongs to the tokenizer {facts['tokenizer']}, "
-            f"{runs.TOKENIZER} beside it is {tokenizer.hash}"
-        )
-    data.restore(facts["data"])
-    if writes:
-        runs.cut_back(cfg.run_dir, facts["sizes"])
-        # What is damaged must not count among the last that are kept.
-        good = [good for good in checkpoints.steps(folder) if good <= step]
-        checkpoints.keep_only(folder, good)
-    return state
-
-
-def _settings(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            pairs += _settings(value, f"{prefix}{name}.")
-        else:
-            pairs.append((prefix + name, value))
-    return pairs

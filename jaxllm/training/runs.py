@@ -7,6 +7,7 @@
     metrics.jsonl    a line per logged step and per evaluation
     samples.md       what the model wrote on the way
     plots/           the loss curve
+    profile/         traces of steps, where they were asked for
 
 It names no place outside itself, so it can be moved, zipped and opened elsewhere.
 """
@@ -18,7 +19,7 @@ import pathlib
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import jax
 
@@ -32,11 +33,14 @@ from jaxllm.types import Params
 
 Folder = str | os.PathLike[str]
 
+Config = TypeVar("Config")
+
 # Told (kind, record) of what happens in a run.
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 CONFIG, TOKENIZER, TOKENS = "config.yaml", "tokenizer.json", "tokens"
 CHECKPOINTS, METRICS, SAMPLES = "checkpoints", "metrics.jsonl", "samples.md"
+PROFILE = "profile"
 
 # Bytes in the files that grow, as a checkpoint remembers them.
 NOTHING_WRITTEN = {METRICS: 0, SAMPLES: 0}
@@ -45,6 +49,12 @@ NOTHING_WRITTEN = {METRICS: 0, SAMPLES: 0}
 def is_run(run_dir: Folder) -> bool:
     """Tell whether a folder holds a run."""
     return (pathlib.Path(run_dir) / CONFIG).is_file()
+
+
+def require_run(run_dir: Folder) -> None:
+    """Refuse a folder that holds no run."""
+    if not is_run(run_dir):
+        raise CheckpointError(f"there is no run in {os.fspath(run_dir)}: no {CONFIG}")
 
 
 def has_trained(run_dir: Folder) -> bool:
@@ -74,33 +84,47 @@ def load_run(
     """
     run_dir = pathlib.Path(run_dir)
     cfg = read_config(run_dir).model
-    folder = run_dir / CHECKPOINTS
-    if isinstance(step, str):
-        last = checkpoints.latest_step(folder)
-        if last is None:
-            raise CheckpointError(f"the run {run_dir} has no checkpoint yet")
-        best = best_step(run_dir) if step == "best" else None
-        step = last if best is None else best
+    folder, step = run_dir / CHECKPOINTS, find_step(run_dir, step)
     shapes = jax.eval_shape(lambda: gpt.init_params(jax.random.key(0), cfg))
     params = checkpoints.restore_params(folder, step, shapes)
     return params, cfg, tokenizers.load(run_dir / TOKENIZER)
 
 
-def read_config(run_dir: Folder) -> TrainConfig:
-    """Read the config of a run."""
-    if not is_run(run_dir):
-        raise CheckpointError(f"there is no run in {os.fspath(run_dir)}: no {CONFIG}")
-    return config_files.read_config(pathlib.Path(run_dir) / CONFIG, TrainConfig)
+def find_step(run_dir: Folder, step: int | Literal["last", "best"]) -> int:
+    """Find the step of a run's last or best checkpoint; a number is itself."""
+    if not isinstance(step, str):
+        return step
+    last = checkpoints.latest_step(pathlib.Path(run_dir) / CHECKPOINTS)
+    if last is None:
+        raise CheckpointError(f"the run {run_dir} has no checkpoint yet")
+    best = best_step(run_dir) if step == "best" else None
+    return last if best is None else best
 
 
-def write_config(run_dir: Folder, cfg: TrainConfig) -> None:
+@overload
+def read_config(run_dir: Folder) -> TrainConfig: ...
+
+
+@overload
+def read_config(run_dir: Folder, cls: type[Config]) -> Config: ...
+
+
+def read_config(run_dir: Folder, cls: type = TrainConfig) -> Any:
+    """Read the config of a run, of training if no other kind is named."""
+    require_run(run_dir)
+    return config_files.read_config(pathlib.Path(run_dir) / CONFIG, cls)
+
+
+def write_config(run_dir: Folder, cfg: Any) -> None:
     """Write the config of a run, whole or not at all."""
     with disk.atomic_writer(pathlib.Path(run_dir) / CONFIG) as file:
         file.write(config_files.to_yaml(cfg).encode())
 
 
 @contextlib.contextmanager
-def recorder(cfg: TrainConfig, step: int, on_event: OnEvent) -> Iterator[OnEvent]:
+def recorder(
+    run_dir: Folder, tensorboard: bool, step: int, on_event: OnEvent
+) -> Iterator[OnEvent]:
     """Write down what happens in a run from a step on, and pass it on.
 
     Gives a function of (kind, record). Of many processes, the first one writes.
@@ -110,16 +134,16 @@ def recorder(cfg: TrainConfig, step: int, on_event: OnEvent) -> Iterator[OnEvent
         return
     with contextlib.ExitStack() as stack:
         write_events = None
-        if cfg.loop.tensorboard:
-            write_events = stack.enter_context(_tensorboard(cfg.run_dir, step))
+        if tensorboard:
+            write_events = stack.enter_context(_tensorboard(run_dir, step))
 
         def tell(kind: str, record: dict[str, Any]) -> None:
             if kind in ("train", "evaluation"):
-                _append(cfg.run_dir, METRICS, json.dumps({"kind": kind} | record))
+                _append(run_dir, METRICS, json.dumps({"kind": kind} | record))
                 if write_events:
                     write_events(record)
             if kind == "sample":
-                _append(cfg.run_dir, SAMPLES, sample_text(**record))
+                _append(run_dir, SAMPLES, sample_text(**record))
             on_event(kind, record)
 
         yield tell

@@ -1,14 +1,16 @@
 """A random key in, the state of a training run out: all that a step changes."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxllm.config import GPTConfig
 from jaxllm.models import gpt
 from jaxllm.types import Array, Params
+
+if TYPE_CHECKING:
+    import optax
 
 
 class TrainState(NamedTuple):
@@ -16,15 +18,16 @@ class TrainState(NamedTuple):
 
     step: Array  # () int32
     params: Params
-    opt_state: optax.OptState
+    opt_state: "optax.OptState"
     key: Array  # a random key; it stays, and the key of a step is folded from it
 
 
 def init_train_state(
-    key: Array, cfg: GPTConfig, optimizer: optax.GradientTransformation
+    key: Array, cfg: GPTConfig, optimizer: "optax.GradientTransformation"
 ) -> TrainState:
     """Draw the state before the first step.
 
+    >>> import optax
     >>> cfg = GPTConfig(vocab_size=5, emb_dim=2, n_heads=1, n_layers=1)
     >>> state = init_train_state(jax.random.key(0), cfg, optax.sgd(0.1))
     >>> int(state.step), sorted(state.params)
@@ -35,10 +38,11 @@ def init_train_state(
 
 
 def train_state_of(
-    params: Params, optimizer: optax.GradientTransformation, key: Array
+    params: Params, optimizer: "optax.GradientTransformation", key: Array
 ) -> TrainState:
     """Make the state before the first step from parameters that are there already.
 
+    >>> import optax
     >>> params = {"mlp": {"bias": jnp.ones(2)}}
     >>> int(train_state_of(params, optax.sgd(0.1), jax.random.key(0)).step)
     0

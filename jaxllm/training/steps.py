@@ -115,7 +115,7 @@ def slice_rows(batch: Batch, slices: int) -> Batch:
     >>> slice_rows(Batch(rows, rows), 2).inputs[:, :, 0].tolist()
     [[0, 2], [1, 3]]
     """
-    B = batch.inputs.shape[0]
+    B = jax.tree.leaves(batch)[0].shape[0]
     if B % slices:
         raise ConfigError(
             f"accumulation_steps must divide the {B} rows of a batch, got {slices}"

@@ -1,0 +1,1 @@
+"""What scripts/benchmark.py runs: suites of rows, and their contestants."""
