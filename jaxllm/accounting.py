@@ -2,23 +2,39 @@
 
 Nothing is made, compiled or imported, so that GPT-3 is as quick to look at as a toy.
 What a compiled step really needs, its compiler knows: the constants below were fitted
-to XLA's own memory analysis of the training step, for eleven shapes from 0.5M to 124M
+to XLA's own memory analysis of the training step on a CPU, for shapes from 0.5M to 124M
 parameters, with and without remat and dropout. They give its totals within 12 %. In
 bfloat16 that holds from JAX 0.12 on: before it, XLA widened it to float32 on a CPU.
 """
+
+from typing import NamedTuple
 
 from jaxllm.config import GPTConfig
 
 _FLOAT32 = 4
 _BFLOAT16 = 2
 
-# What a block leaves for its backward pass, for each token: arrays as wide as the
-# residual stream, and as the hidden layer.
-_SAVED_WIDTHS, _SAVED_HIDDENS = 18, 5
-# What the backward pass of one block needs of scores at once; dropout draws bits too.
-_WORKING_SCORES, _WORKING_SCORES_DROPOUT = 3, 10
-# Logits, and their gradient.
-_LOGITS = 2
+
+class _Needs(NamedTuple):
+    """What a training step holds, by how its gradients are computed."""
+
+    # What a block leaves for its backward pass, and what that needs at once, for each
+    # token: arrays as wide as the residual stream, and as the hidden layer.
+    saved_widths: int
+    saved_hiddens: int
+    working_widths: int
+    gradients: int  # copies
+    logits: int  # copies, gradients among them
+    logits_at_once: int | None
+
+
+_NEEDS = {
+    "written": _Needs(12, 2, 6, gradients=2, logits=3, logits_at_once=2**24),
+    "derived": _Needs(18, 5, 0, gradients=1, logits=2, logits_at_once=None),
+}
+# What the backward pass of one block needs of scores at once: by blocks of queries,
+# where all weights are kept, and with dropout, which draws bits too.
+_SCORES_BLOCKED, _SCORES_WHOLE, _SCORES_DROPOUT = 2, 3, 10
 # Scores and weights of one block, when a prompt is read.
 _PREFILL_SCORES = 2
 
@@ -39,10 +55,12 @@ def count_by_part(cfg: GPTConfig) -> dict[str, int]:
         cfg.mlp_dim,
         cfg.n_layers,
     )
+    K = cfg.kv_heads * cfg.head_dim  # width of the keys, and of the values
     return {
         "token embedding": V * D,
         "position embedding": C * D if cfg.positions == "learned" else 0,
-        "attention": L * (4 * D * D + D + (3 * D if cfg.qkv_bias else 0)),
+        "attention": L
+        * (2 * D * D + 2 * D * K + D + (D + 2 * K if cfg.qkv_bias else 0)),
         "feed-forward": L * (2 * D * F + F + D),
         "norms": L * 4 * D + 2 * D,
         "head": 0 if cfg.tied_head else V * D,
@@ -63,7 +81,7 @@ def forward_flops(cfg: GPTConfig, context: int | None = None) -> dict[str, int]:
     """Count the operations of the matrix products of one token, forward.
 
     A multiplication and an addition are two. Attention is counted over all pairs of
-    positions, also those that the causal mask hides, as is the custom.
+    positions within a window, also those that the causal mask hides, as is the custom.
 
     Args:
         context: tokens of the sequence that it stands in; None for a full context.
@@ -76,9 +94,16 @@ def forward_flops(cfg: GPTConfig, context: int | None = None) -> dict[str, int]:
     >>> forward_flops(gpt2_config("124M"))["linear"] * 2 * 1024 / 1e11
     5.0598...
     """
-    D, F, T = cfg.emb_dim, cfg.mlp_dim, context or cfg.context_length
-    matrices = cfg.n_layers * (4 * D * D + 2 * D * F) + cfg.vocab_size * D
-    return {"linear": 2 * matrices, "attention": 4 * cfg.n_layers * D * T}
+    D, F, K = cfg.emb_dim, cfg.mlp_dim, cfg.kv_heads * cfg.head_dim
+    matrices = cfg.n_layers * 2 * (D * D + D * K + D * F) + cfg.vocab_size * D
+    attention = 4 * cfg.n_layers * D * _seen(cfg, context)
+    return {"linear": 2 * matrices, "attention": attention}
+
+
+def _seen(cfg: GPTConfig, context: int | None) -> int:
+    """Count the tokens that a token looks at, were there no causal mask."""
+    T = context or cfg.context_length
+    return min(T, cfg.attention_window or T)
 
 
 def training_flops(cfg: GPTConfig, context: int | None = None) -> int:
@@ -94,8 +119,7 @@ def training_flops(cfg: GPTConfig, context: int | None = None) -> int:
     parts = count_by_part(cfg)
     looked_up = parts["position embedding"]
     looked_up += 0 if cfg.tied_head else parts["token embedding"]
-    T = context or cfg.context_length
-    attention = 12 * cfg.n_layers * cfg.emb_dim * T
+    attention = 12 * cfg.n_layers * cfg.emb_dim * _seen(cfg, context)
     return 6 * (sum(parts.values()) - looked_up) + attention
 
 
@@ -107,7 +131,8 @@ def cache_bytes(cfg: GPTConfig, batch_size: int = 1, length: int | None = None) 
     17.179869184
     """
     T = length or cfg.context_length
-    return 2 * cfg.n_layers * batch_size * T * cfg.emb_dim * _width(cfg)
+    width = cfg.kv_heads * cfg.head_dim
+    return 2 * cfg.n_layers * batch_size * T * width * _width(cfg)
 
 
 def _width(cfg: GPTConfig) -> int:
@@ -131,27 +156,36 @@ def training_bytes(
         for the backward pass; and of the working set: of the logits and their
         gradient, or of one block's backward pass, which is never at the same time.
     """
-    n = count(cfg) // shards
-    B, N, T = batch_size, cfg.n_heads, context or cfg.context_length
-    size, pairs = _width(cfg), B * N * T * T
-    block = size * B * T * (_SAVED_WIDTHS * cfg.emb_dim + _SAVED_HIDDENS * cfg.mlp_dim)
-    scores = _WORKING_SCORES_DROPOUT if cfg.drop_rate else _WORKING_SCORES
+    n, needs = count(cfg) // shards, _NEEDS[cfg.gradients]
+    B, T = batch_size, context or cfg.context_length
+    size, pairs = _width(cfg), B * cfg.n_heads * T * T
+    width = size * B * T * cfg.emb_dim
+    block = needs.saved_widths * width + needs.saved_hiddens * width * cfg.mlp_ratio
+    scores = _SCORES_BLOCKED
+    weights = 0
+    if cfg.drop_rate or cfg.attention == "plain" or cfg.gradients == "derived":
+        scores = _SCORES_DROPOUT if cfg.drop_rate else _SCORES_WHOLE
+        # Softmax is in float32, whatever the products are in, and is kept in both.
+        weights = (_FLOAT32 + size) * pairs
     working = scores * _FLOAT32 * pairs
     if cfg.remat == "block":
         # The input of every block is kept, and one block at a time is recomputed.
-        saved = cfg.n_layers * size * B * T * cfg.emb_dim
+        saved = cfg.n_layers * width
         working += block
     else:
-        # Softmax is in float32, whatever the products are in, and is kept in both.
-        saved = cfg.n_layers * (block + (_FLOAT32 + size) * pairs)
+        saved = cfg.n_layers * (block + weights)
+        working += needs.working_widths * width
+    logits = B * T * cfg.vocab_size
+    if needs.logits_at_once is not None:
+        logits = min(logits, needs.logits_at_once)
     # Matrices and their gradients in the type of the products, beside the originals.
     copies = 2 * _BFLOAT16 * n if cfg.dtype == "bfloat16" else 0
     return {
         "parameters": _FLOAT32 * n,
-        "gradients": _FLOAT32 * n + copies,
+        "gradients": needs.gradients * _FLOAT32 * n + copies,
         "optimizer state": 2 * _FLOAT32 * n,
         "activations": saved,
-        "working set": max(working, _LOGITS * _FLOAT32 * B * T * cfg.vocab_size),
+        "working set": max(working, needs.logits * _FLOAT32 * logits),
     }
 
 

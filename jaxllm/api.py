@@ -26,13 +26,13 @@ from jaxllm.data.token_store import open_store, prepare
 from jaxllm.data.windows import sliding_windows
 from jaxllm.data.batches import evaluation_batches, training_batches
 from jaxllm.data.labelled import balanced_rows, encode_texts, read_labelled
+from jaxllm.data.templates import ALPACA, CHAT, PHI_3, ChatTemplate, Template
+from jaxllm.data.layouts import write_few_shot_prompt, write_prompt
 from jaxllm.data.instructions import (
-    ALPACA,
-    PHI_3,
-    Template,
     collate,
+    encode_conversation,
+    encode_pair,
     encode_record,
-    write_prompt,
 )
 
 from jaxllm.models.attention import (
@@ -58,13 +58,14 @@ from jaxllm.training.optimizers import learning_rate_schedule, make_optimizer
 from jaxllm.training.state import TrainState, init_train_state
 from jaxllm.training.steps import evaluation_step, train_step
 from jaxllm.training.loop import train
-from jaxllm.training.runs import load_run
 
 from jaxllm.inference.sampling import Sampling, sample
-from jaxllm.inference.generate import generate, stream
+from jaxllm.inference.weights import decoding_params
+from jaxllm.inference.generate import complete, generate, stream
+from jaxllm.inference.beam import beam_search
 
 from jaxllm.pretrained.load import load_pretrained
-from jaxllm.pretrained.save import save_pretrained
+from jaxllm.pretrained.save import save_classifier, save_pretrained
 from jaxllm.pretrained.surgery import add_qkv_bias, resize_vocabulary
 
 from jaxllm.finetuning.heads import attach_classifier, classify
@@ -75,4 +76,25 @@ from jaxllm.finetuning.trainable import (
     trainable_mask,
 )
 from jaxllm.finetuning.lora import init_lora, merge_lora
+from jaxllm.finetuning.peft import load_adapters, save_adapters
 from jaxllm.finetuning.preference import preference_loss
+from jaxllm.finetuning.run import finetune
+from jaxllm.finetuning.opening import load_run
+
+from jaxllm.vectors.config import Word2VecConfig
+from jaxllm.vectors.training import train as train_word2vec
+from jaxllm.vectors.files import (
+    Embeddings,
+    read as read_vectors,
+    write as write_vectors,
+)
+from jaxllm.vectors.layers import (
+    look_up,
+    one_hot_product,
+    text_vectors,
+    token_and_position,
+    token_embeddings,
+)
+from jaxllm.vectors.queries import analogy, doesnt_match, most_similar, similarity
+from jaxllm.vectors.evaluation import evaluate_analogies, evaluate_similarities
+from jaxllm.vectors.projection import pca, tsne

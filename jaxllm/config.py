@@ -32,6 +32,9 @@ class GPTConfig:
     """Width of the residual stream."""
     n_heads: int = 12
     """Attention heads per block; they share the width evenly."""
+    n_kv_heads: int | None = None
+    """Heads of keys and values, each for n_heads / n_kv_heads heads of queries (grouped
+    queries, Ainslie et al. 2023); as many as n_heads if null."""
     n_layers: int = 12
     """Transformer blocks."""
     drop_rate: float = 0.0
@@ -42,6 +45,11 @@ class GPTConfig:
     """Whether the output head is the token embedding itself."""
     positions: Literal["learned", "sinusoidal", "rotary", "alibi"] = "learned"
     """How the model knows the order of tokens."""
+    causal: bool = True
+    """Whether a token sees only itself and what precedes it."""
+    attention_window: int | None = None
+    """Tokens that each token sees, itself included (on either side, where attention is
+    not causal); all if null."""
     mlp_ratio: int = 4
     """Hidden width of the feed-forward network, in multiples of emb_dim."""
     activation: Literal["gelu_tanh", "gelu_erf"] = "gelu_tanh"
@@ -53,15 +61,22 @@ class GPTConfig:
     pytorch: the defaults of torch.nn, which the notes use."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the matrix products; parameters, norms and softmax stay float32."""
-    remat: Literal["none", "block"] = "none"
-    """block: recompute each block's activations in the backward pass."""
-    unroll: int = 1
-    """Blocks per iteration of the compiled loop over layers; n_layers for no loop."""
+    attention: Literal["auto", "plain", "blocked", "cudnn"] = "auto"
+    """How attention is computed; auto takes what is fastest here and can do it. plain
+    keeps all weights; blocked goes by blocks of queries and has its gradient written by
+    hand; cudnn is NVIDIA's kernel."""
+    gradients: Literal["written", "derived"] = "written"
+    """written: by hand, with the loss in chunks: less memory and time, in reverse mode
+    only; derived: by JAX from the plain forms."""
+    remat: Literal["none", "block", "dots"] = "none"
+    """What the backward pass recomputes: block, all of a block but its input; dots, all
+    but the results of matrix products."""
+    unroll: int | None = None
+    """Blocks per iteration of the compiled loop over layers; if null, up to 12 on a
+    CPU, where that is faster, unless they are recomputed; 1 elsewhere."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "context_length emb_dim n_heads n_layers mlp_ratio unroll"
-        ).split():
+        for name in ("context_length emb_dim n_heads n_layers mlp_ratio").split():
             _require(
                 getattr(self, name) >= 1, f"{name} must be >= 1", getattr(self, name)
             )
@@ -70,6 +85,14 @@ class GPTConfig:
             raise ConfigError(
                 "n_heads must divide emb_dim, "
                 f"got n_heads={self.n_heads} and emb_dim={self.emb_dim}"
+            )
+        for name in "n_kv_heads attention_window unroll".split():
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be >= 1", value)
+        if self.n_heads % self.kv_heads:
+            raise ConfigError(
+                "n_kv_heads must divide n_heads, "
+                f"got n_kv_heads={self.n_kv_heads} and n_heads={self.n_heads}"
             )
         if self.positions == "rotary":
             _require(
@@ -83,6 +106,10 @@ class GPTConfig:
     @property
     def head_dim(self) -> int:
         return self.emb_dim // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
 
     @property
     def mlp_dim(self) -> int:
@@ -205,8 +232,8 @@ class DataConfig:
 class OptimizerConfig:
     """How gradients become steps."""
 
-    name: Literal["adamw"] = "adamw"
-    """The update rule."""
+    name: Literal["adamw", "muon"] = "adamw"
+    """The update rule; muon turns the blocks' matrices and leaves the rest to AdamW."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
@@ -225,6 +252,8 @@ class OptimizerConfig:
     """Decay of the mean of squared gradients."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
+    momentum: float = 0.95
+    """Decay of Muon's mean of gradients."""
     weight_decay: float = 0.1
     """Decoupled weight decay, times the learning rate."""
     decay: Literal["matrices", "all"] = "matrices"
@@ -245,7 +274,7 @@ class OptimizerConfig:
             _require(
                 getattr(self, name) >= 0, f"{name} must be >= 0", getattr(self, name)
             )
-        for name in "beta1 beta2".split():
+        for name in "beta1 beta2 momentum".split():
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in [0, 1)", value)
         _require(
@@ -272,6 +301,9 @@ class LoopConfig:
     """Passes over the training windows; one if neither is given."""
     log_every: int = 10
     """Steps between two lines of metrics."""
+    steps_per_dispatch: int = 1
+    """Steps that are one compiled program, where each takes a few milliseconds; what
+    happens every so many steps happens on time."""
     eval_every: int = 250
     """Steps between two evaluations; the last step is always evaluated."""
     eval_batches: int | None = 50
@@ -303,7 +335,7 @@ class LoopConfig:
             )
         for name in (
             "steps epochs log_every eval_every eval_batches eval_batch_size "
-            "sample_every sample_tokens checkpoint_every keep_last"
+            "sample_every sample_tokens checkpoint_every keep_last steps_per_dispatch"
         ).split():
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be >= 1", value)
@@ -322,14 +354,44 @@ class MeshConfig:
     """Copies of the model, each with its share of the batch."""
     fsdp: int = 1
     """Devices that share the batch and split every parameter between them."""
+    sequence: int = 1
+    """Devices that share the tokens of every row, for long contexts."""
     tensor: int = 1
     """Devices that split heads, hidden units and the vocabulary."""
 
     def __post_init__(self) -> None:
-        sizes = (self.data, self.fsdp, self.tensor)
-        for name, size in zip(("data", "fsdp", "tensor"), sizes, strict=True):
+        sizes = (self.data, self.fsdp, self.sequence, self.tensor)
+        names = ("data", "fsdp", "sequence", "tensor")
+        for name, size in zip(names, sizes, strict=True):
             _require(size >= 1 or size == -1, f"{name} must be >= 1 or -1", size)
         _require(sizes.count(-1) <= 1, "at most one mesh axis may be -1", sizes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """How a process finds the others that train with it; mostly it need not be told."""
+
+    coordinator_address: str | None = None
+    """host:port of the first process; JAX_COORDINATOR_ADDRESS or the cluster's if
+    null."""
+    num_processes: int | None = None
+    """Processes in all; JAX_NUM_PROCESSES or the cluster's if null."""
+    process_id: int | None = None
+    """Which of them this is, from 0; JAX_PROCESS_ID, the job's completion index in
+    Kubernetes, or the cluster's if null."""
+    detect: bool | None = None
+    """Whether JAX asks the cluster (Slurm, Open MPI, Kubernetes, Cloud TPU) for all
+    that is not given; if null, where the environment shows several processes."""
+    heartbeat_timeout: int = 30
+    """Seconds without a sign of life after which a process counts as dead, and the
+    others end."""
+    start_timeout: int = 300
+    """Seconds that a process waits for the others to start."""
+
+    def __post_init__(self) -> None:
+        for name in "num_processes heartbeat_timeout start_timeout".split():
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be >= 1", value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

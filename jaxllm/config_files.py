@@ -29,6 +29,7 @@ def to_yaml(config: Any) -> str:
     >>> print(to_yaml(MeshConfig(tensor=2)), end="")
     data: -1
     fsdp: 1
+    sequence: 1
     tensor: 2
     """
     return yaml.safe_dump(

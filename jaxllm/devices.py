@@ -75,7 +75,7 @@ def largest_batch(
     >>> from jaxllm.config import gpt2_config
     >>> cfg = gpt2_config("124M")
     >>> largest_batch(cfg, 80e9), largest_batch(cfg, 1e9)
-    (23, 0)
+    (74, 0)
     """
     at_rest, with_one = (
         sum(accounting.training_bytes(cfg, B, context, shards=shards).values())

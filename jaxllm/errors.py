@@ -27,3 +27,7 @@ class CheckpointError(JaxllmError):
 
 class DivergenceError(JaxllmError):
     """The loss became NaN or infinite."""
+
+
+class ProcessLostError(JaxllmError):
+    """Another process of the job is gone, and this one can't go on without it."""

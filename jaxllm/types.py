@@ -7,6 +7,7 @@
 | S      | source tokens (keys, slots)   | V      | vocabulary               |
 | D      | emb_dim                       | L      | layers                   |
 | N      | heads                         | C      | context_length           |
+| K      | heads of keys and values      |        |                          |
 
 Token ids are int32. Masks are boolean, True = may attend, or counts in the loss.
 """
@@ -29,3 +30,6 @@ class Batch(NamedTuple):
     inputs: Array  # (B, T) int32
     targets: Array  # (B, T) int32
     mask: Array | None = None  # (B, T) bool; None counts every target
+    # (B, T) int32: the text that each input belongs to, where a row holds several, each
+    # in one piece; 0 is padding, whose targets never count. None: a row is one text.
+    segments: Array | None = None

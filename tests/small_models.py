@@ -11,6 +11,19 @@ from jaxllm.types import Batch
 CFG = GPTConfig(vocab_size=16, context_length=8, emb_dim=16, n_heads=2, n_layers=2)
 
 
+apply = jax.jit(gpt.apply, static_argnums=2)
+
+
+def logits_of(params, ids, cfg: GPTConfig = CFG):
+    """Logits (T, V) of one text, compiled once for all lengths.
+
+    What follows a token does not change its logits.
+    """
+    padded = np.zeros((1, cfg.context_length), np.int32)
+    padded[0, : len(ids)] = ids
+    return apply(params, padded, cfg)[0, : len(ids)]
+
+
 def random_params(cfg: GPTConfig = CFG, seed: int = 0):
     """Parameters of the model's shapes; larger than initial ones, so that they matter.
 

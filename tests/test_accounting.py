@@ -7,6 +7,7 @@ import sys
 
 import jax
 import pytest
+from parameters import quick
 
 from jaxllm import accounting, devices
 from jaxllm.cli import inspect
@@ -68,6 +69,18 @@ def test_a_table_that_is_only_looked_up_is_no_arithmetic():
     assert accounting.training_flops(gpt2_config("124M", tied_head=False)) == tied
 
 
+def test_a_window_and_fewer_heads_of_keys_are_less_arithmetic():
+    # Per layer: keys and values of 4 of 12 heads, and 64 tokens seen of 1,024.
+    cfg = gpt2_config("124M", n_kv_heads=4, attention_window=64)
+    whole, part = (accounting.forward_flops(c) for c in (gpt2_config("124M"), cfg))
+    assert whole["linear"] - part["linear"] == 12 * 2 * 2 * 768 * (768 - 4 * 64)
+    assert whole["attention"] == 16 * part["attention"]
+    assert (
+        accounting.training_flops(cfg)
+        == 6 * (accounting.count(cfg) - 1024 * 768) + 12 * 12 * 768 * 64
+    )
+
+
 def test_gpt3_costs_what_its_paper_says():
     # Table D.1: 3.14e23 for 300 billion tokens, without the products of attention.
     cfg = gpt3_config("175B")
@@ -89,7 +102,7 @@ CONFIGS = [
         vocab_size=31, context_length=8, emb_dim=12, n_heads=3, n_layers=5,
         tied_head=False, qkv_bias=False, positions="rotary", mlp_ratio=3,
     ),
-    gpt3_config("1.3B", positions="alibi"),
+    gpt3_config("1.3B", positions="alibi", n_kv_heads=4),
 ]  # fmt: skip
 
 
@@ -97,13 +110,13 @@ CONFIGS = [
 def test_counts_are_those_of_the_model_itself(cfg):
     assert accounting.count(cfg) == gpt.count_params(cfg)
     cache = jax.eval_shape(lambda: init_cache(cfg, 3, 5))
-    held = sum(4 * math.prod(leaf.shape) for leaf in (cache.key, cache.value))
+    held = sum(4 * math.prod(leaf.shape) for leaf in cache.key + cache.value)
     assert accounting.cache_bytes(cfg, 3, 5) == held
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"mlp_ratio": 2, "n_layers": 6}, {"remat": "block"}, {"dtype": "bfloat16"}],
+    quick([{"mlp_ratio": 2, "n_layers": 6}, {"remat": "block"}, {"dtype": "bfloat16"}]),
 )
 def test_the_estimate_for_training_is_what_the_compiler_finds(changes):
     if "dtype" in changes and jax.__version_info__ < (0, 12):

@@ -21,6 +21,15 @@ def _all(ids, max_length, cfg, **options):
         return list(iterator)
 
 
+def _joined(parts):
+    return Batch(
+        *(
+            None if field[0] is None else np.concatenate(field)
+            for field in zip(*parts, strict=True)
+        )
+    )
+
+
 def _plan(**changes):
     plan = {
         "n_tokens": 101,
@@ -164,12 +173,7 @@ def test_processes_share_out_the_global_batch(process_count, drop_last):
         for index in range(process_count)
     ]
     for batch, *parts in zip(whole, *shares, strict=True):
-        joined = Batch(
-            *(
-                None if field[0] is None else np.concatenate(field)
-                for field in zip(*parts, strict=True)
-            )
-        )
+        joined = _joined(parts)
         assert _equal(joined, batch)
 
 
@@ -304,7 +308,7 @@ def test_evaluation_takes_the_first_batches_and_shares_them_out():
         for i in range(2)
     ]
     for batch, *parts in zip(whole, *shares, strict=True):
-        joined = Batch(*map(np.concatenate, zip(*parts, strict=True)))
+        joined = _joined(parts)
         assert _equal(joined, batch)
 
 

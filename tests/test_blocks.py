@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxllm.config import GPTConfig
-from jaxllm.models import blocks, dropout, embeddings
+from jaxllm.models import blocks, dropout, embeddings, places
 from jaxllm.models.linear import Linear, linear
 
 
@@ -58,7 +58,7 @@ def test_gelu_is_the_formula_of_its_paper(x):
 def test_a_block_with_zero_projections_passes_its_input_on(new_key):
     cfg = GPTConfig(emb_dim=8, n_heads=2, n_layers=1)
     x = jax.random.normal(new_key(), (2, 5, 8))
-    args = ((x, None), jnp.int32(0), None, jnp.arange(5)[None])
+    args = ((x, None), None, places.in_rows(5))
     params = blocks.Block(cfg).init(new_key(), *args)["params"]
     for part, name in (("attention", "out"), ("mlp", "down")):
         params[part][name] = jax.tree.map(jnp.zeros_like, params[part][name])

@@ -1,14 +1,17 @@
 """A state comes back as it was, wherever it goes; a damaged one never does."""
 
 import errno
+import gc
 import os
 import re
+import resource
 import shutil
 import types
 
 import jax
 import numpy as np
 import pytest
+from parameters import quick
 from small_models import random_params
 
 from jaxllm.config import MeshConfig, OptimizerConfig
@@ -72,8 +75,17 @@ def test_parameters_can_be_read_alone_from_shapes_alone(tmp_path):
     assert_same(state._replace(params=params), state)
 
 
-@pytest.mark.parametrize("before", [MeshConfig(), MeshConfig(data=2, fsdp=2, tensor=2)])
-@pytest.mark.parametrize("after", [MeshConfig(data=1, fsdp=8), MeshConfig(tensor=4)])
+MESHES = [
+    MeshConfig(data=2, fsdp=2, tensor=2),
+    MeshConfig(data=1, fsdp=8),
+    MeshConfig(data=8),
+    MeshConfig(data=1, tensor=8),
+    MeshConfig(data=2, sequence=4),
+]
+
+
+@pytest.mark.parametrize("before", quick(MESHES, count=2))
+@pytest.mark.parametrize("after", quick(MESHES, count=2))
 def test_a_checkpoint_from_any_mesh_opens_on_any_other(before, after, tmp_path):
     state = state_at(3)
     here, there = meshes.make_mesh(before), meshes.make_mesh(after)
@@ -190,6 +202,24 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(three, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(CheckpointError, match=r"No space left .* 0.0 MB are free$"):
         checkpoints.save(three, state_at(11), FACTS)
+    assert_same(checkpoints.restore_latest(three, state_at(0), print), state_at(10))
+
+
+# Orbax leaves the writes that it no longer needs to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_file_that_finds_no_room_is_one_line_and_the_last_checkpoint_stays(three):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    error = ""
+    try:
+        checkpoints.save(three, state_at(11), FACTS).result()
+    except CheckpointError as refused:
+        error = str(refused)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    gc.collect()
+    assert error.endswith("/11: File too large")
+    assert checkpoints.latest_step(three) == 10
     assert_same(checkpoints.restore_latest(three, state_at(0), print), state_at(10))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -116,6 +117,106 @@ def test_generate_goes_on_from_a_prompt_and_the_seed_decides(run, capsys):
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].startswith("the")
     assert len(texts[0]) == len("the") + 30 + len("\n")
+
+
+def said(capsys, run, *words):
+    assert main.main(["generate", str(run), *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_prompt_of_a_file_and_a_sample_give_the_text_of_the_prompt_alone(
+    run, tmp_path, capsys
+):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("the cat\nsat\n")
+    words = ["--max_new_tokens", 6, "--min_new_tokens", 6, "--json"]
+    several = ["--n", 2, "--seed", 5, "--batch_size", 3]
+    lines = said(capsys, run, *words, "--prompts", prompts, *several).splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [(r["prompt"], r["sample"]) for r in records] == [
+        ("the cat", 0),
+        ("the cat", 1),
+        ("sat", 0),
+        ("sat", 1),
+    ]
+    for record in records:
+        seed = 5 + record["sample"]
+        alone = said(capsys, run, *words, "--prompt", record["prompt"], "--seed", seed)
+        assert json.loads(alone)["text"] == record["text"]
+        assert len(record["tokens"]) == len(record["text"]) == 6
+        assert record["finish"] == "length"
+    shown = said(capsys, run, *words[:-1], "--prompts", prompts, *several)
+    assert shown.startswith(f"--- 1.1\nthe cat{records[0]['text']}\n--- 1.2\n")
+
+
+def test_a_stop_string_ends_the_text_in_front_of_it(run, capsys):
+    words = ["--prompt", "the", "--max_new_tokens", 40, "--seed", 1]
+    whole = said(capsys, run, *words)[3:-1]
+    stop = whole[10:12]
+    cut = said(capsys, run, *words, "--stop", "zzz", stop)
+    assert cut == f"the{whole[: whole.index(stop)]}\n"
+    record = json.loads(said(capsys, run, *words, "--stop", stop, "--json"))
+    assert record["finish"] == "stop"
+    assert record["text"] == whole[: whole.index(stop)]
+
+
+def test_banned_and_favoured_tokens_and_log_probabilities(run, capsys):
+    words = ["--prompt", "the", "--max_new_tokens", 9, "--temperature", 0]
+    biased = said(capsys, run, *words, "--bias", "c=50")
+    assert biased == "theccccccccc\n"
+    assert said(capsys, run, *words, "--bias", "c=50", "d=40", "--ban", "c") == (
+        "theddddddddd\n"
+    )
+    record = json.loads(said(capsys, run, *words, "--logprobs", 2, "--json"))
+    for token in record["logprobs"]:
+        assert token["logprob"] == token["top"][0][2] >= token["top"][1][2]
+    table = said(capsys, run, *words, "--logprobs", 2).splitlines()
+    assert table[1].split() == ["token", "logprob", "likeliest", "1", "likeliest", "2"]
+    assert len(table) == 2 + 9
+
+
+def test_beams_are_printed_with_their_scores_the_best_first(run, capsys):
+    words = ["--prompt", "the", "--max_new_tokens", 5, "--beams", 3, "--n", 3]
+    lines = said(capsys, run, *words, "--json").splitlines()
+    scores = [json.loads(line)["score"] for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 3
+    assert said(capsys, run, *words).startswith(f"--- 1.1 score {scores[0]:.4f}\nthe")
+
+
+def test_a_long_prompt_is_read_from_its_end_where_that_is_asked_for(run, capsys):
+    words = ["--max_new_tokens", 4, "--json"]
+    end = said(capsys, run, *words, "--prompt", "the cat sat.")
+    for overflow, prompt in (("keep_last", "the cat sat."), ("slide", " cat sat")):
+        long = said(
+            capsys, run, *words, "--prompt", "o" * 30 + prompt, "--overflow", overflow
+        )
+        whole = said(capsys, run, *words, "--prompt", prompt)
+        assert json.loads(long)["text"] == json.loads(whole)["text"]
+    assert end
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ban", "cat"], "ids or the text of one, got 'cat', which is 3: "),
+        (["--bias", "c:3"], "bias must be like 198=-2.5, got 'c:3'"),
+        (["--bias", "=3"], "ids or the text of one, got ''"),
+        (["--bias", "999=1"], "bias must name tokens in [0, "),
+        (["--n", "0"], "n must be >= 1, got 0"),
+        (["--n", "3", "--beams", "2"], "beams must be >= n, 3, got 2"),
+        (["--beams", "2", "--logprobs", "2"], "leave beams or logprobs"),
+        (["--prompts", "a", "--prompt", "b"], "give prompt or prompts, got both"),
+        (["--min_p", "2"], "min_p must be in [0, 1], got 2.0"),
+        (["--logprobs", "999"], "the vocabulary, got 999"),
+        (["--overflow", "cut"], "overflow must be one of error, keep_last, slide"),
+        (["--stop", ""], "stop strings must not be empty"),
+        (["--prompts", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["--prompt", ""], "at least one token"),
+    ],
+)
+def test_wrong_options_of_generate_are_named(fails, run, words, message):
+    assert message in fails("generate", run, *words)
 
 
 def test_chat_answers_each_line(run, capsys, monkeypatch):

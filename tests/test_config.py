@@ -19,6 +19,8 @@ from jaxllm.config import (
     gpt3_config,
 )
 from jaxllm.errors import ConfigError
+from jaxllm.finetuning.config import FinetuneConfig
+from jaxllm.vectors.config import Word2VecConfig
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.yaml"))
 CLASSES = (
@@ -47,6 +49,13 @@ RUN = TrainConfig(
         (GPTConfig, {"vocab_size": -1}, "vocab_size must be >= 0, got -1"),
         (GPTConfig, {"drop_rate": 1.0}, "drop_rate must be in [0, 1), got 1.0"),
         (GPTConfig, {"n_heads": 5}, "n_heads must divide emb_dim, got n_heads=5"),
+        (
+            GPTConfig,
+            {"n_kv_heads": 5},
+            "n_kv_heads must divide n_heads, got n_kv_heads",
+        ),
+        (GPTConfig, {"n_kv_heads": 0}, "n_kv_heads must be >= 1, got 0"),
+        (GPTConfig, {"attention_window": 0}, "attention_window must be >= 1, got 0"),
         (GPTConfig, {"emb_dim": 9, "n_heads": 3, "positions": "rotary"}, "even"),
         (TokenizerConfig, {"vocab_size": 0}, "vocab_size must be >= 1, got 0"),
         (DataConfig, {"validation_fraction": 0.0}, "validation_fraction must be in"),
@@ -155,10 +164,17 @@ def test_every_field_has_its_gloss(cls):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_file_opens_with_its_command_and_is_valid(path):
-    config = config_files.read_config(path, TrainConfig)
+    keys = config_files.values_of_yaml(path.read_text()).keys()
+    cls, command = TrainConfig, "train"
+    if "task" in keys:
+        cls, command = FinetuneConfig, "finetune"
+    elif "model" not in keys:
+        cls, command = Word2VecConfig, "vectors train"
+    config = config_files.read_config(path, cls)
     assert config.run_dir == f"runs/{path.stem}"
     comment = path.read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in comment.splitlines())
-    for part in (f"jaxllm train --config configs/{path.name}", "Hardware:", "Time:"):
+    call = f"jaxllm {command} --config configs/{path.name}"
+    for part in (call, "Hardware:", "Time:"):
         assert part in comment
     assert "Expect:" in comment

@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parameters import quick
 
 from jaxllm.config import GPTConfig
 from jaxllm.errors import ConfigError, DataError
-from jaxllm.inference import generate as generation
-from jaxllm.inference.generate import generate, stream, text_of
+from jaxllm.inference import decoding, speculation, weights
+from jaxllm.inference.generate import generate, stream
 from jaxllm.inference.sampling import Sampling, sample
-from jaxllm.models import gpt
+from jaxllm.models import cache, gpt
 
 TINY = GPTConfig(vocab_size=23, context_length=48, emb_dim=16, n_heads=2, n_layers=2)
 PROMPTS = [[1, 2, 3, 4, 5, 6, 7], [8], [9, 10, 11, 12]]
@@ -41,7 +44,7 @@ def generate_without_cache(params, prompt, cfg, n, how, key):
 
 @pytest.mark.parametrize("kind", ["learned", "sinusoidal", "rotary", "alibi"])
 @pytest.mark.parametrize(
-    "how", [{"temperature": 0.0}, {"temperature": 0.9, "top_k": 5, "top_p": 0.9}]
+    "how", quick([{"temperature": 0.9, "top_k": 5, "top_p": 0.9}, {"temperature": 0.0}])
 )
 def test_cached_and_padded_and_batched_equals_the_definition(kind, how):
     cfg = dataclasses.replace(TINY, positions=kind)
@@ -53,13 +56,59 @@ def test_cached_and_padded_and_batched_equals_the_definition(kind, how):
         )
 
 
-def test_a_row_alone_with_its_key_equals_the_row_in_a_batch():
-    keys = jax.random.split(jax.random.key(5), 3)
-    rows = generate(some_params(), PROMPTS, TINY, max_new_tokens=20, key=keys)
-    alone = generate(
-        some_params(), PROMPTS[1:2], TINY, max_new_tokens=20, key=keys[1:2]
-    )
-    assert rows[1].tolist() == alone[0].tolist()
+def some_prompts(longest):
+    prompt = st.lists(st.integers(0, 22), min_size=1, max_size=longest)
+    batches = [st.lists(prompt, min_size=n, max_size=n) for n in (1, 3, 8)]
+    return st.one_of(batches)
+
+
+@settings(max_examples=8, deadline=None)
+@given(prompts=some_prompts(16), n=st.integers(1, 20), seed=st.integers(0, 99))
+def test_a_row_alone_with_its_key_equals_the_row_in_a_batch(prompts, n, seed):
+    how = {"max_new_tokens": n, "temperature": 0.9, "top_k": 5, "top_p": 0.9}
+    keys = jax.random.split(jax.random.key(seed), len(prompts))
+    rows = generate(some_params(), prompts, TINY, key=keys, **how)
+    for i in {0, len(prompts) // 2, len(prompts) - 1}:
+        (alone,) = generate(
+            some_params(), prompts[i : i + 1], TINY, key=keys[i : i + 1], **how
+        )
+        assert rows[i].tolist() == alone.tolist()
+
+
+@pytest.mark.long
+@settings(max_examples=60, deadline=None)
+@given(
+    prompts=some_prompts(60),
+    kind=st.sampled_from(["learned", "sinusoidal", "rotary", "alibi"]),
+    window=st.sampled_from([None, 6]),
+    piece=st.sampled_from([16, 32, 256]),
+    n=st.integers(1, 70),
+)
+def test_text_is_the_definitions_in_any_shape(prompts, kind, window, piece, n):
+    """Cached, padded, batched, in pieces, slid: all at once."""
+    cfg = dataclasses.replace(TINY, positions=kind, attention_window=window)
+    params = some_params(cfg)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "PIECE", piece)
+        patch.setattr(decoding, "_SLOTS", 16)
+        rows = generate(
+            params, prompts, cfg, max_new_tokens=n, temperature=0, overflow="slide"
+        )
+    for prompt, row in zip(prompts, rows, strict=True):
+        assert row.tolist() == slid_without_cache(params, prompt, cfg, n)
+
+
+def slid_without_cache(params, prompt, cfg, n):
+    """The definition of a window that slides."""
+    text, window = list(prompt), list(prompt)
+    for _ in range(n):
+        if len(window) > cfg.context_length:
+            window = window[-(cfg.context_length // 2) :]
+        window = generate_without_cache(
+            params, window, cfg, 1, Sampling(temperature=0), None
+        )
+        text.append(window[-1])
+    return text
 
 
 def test_recorded_noise_draws_the_same_text_as_its_keys():
@@ -115,16 +164,23 @@ def test_streamed_pieces_join_to_the_generated_text_and_the_first_is_one_token()
         assert joined.tolist() == rows[i][len(prompt) :].tolist()
 
 
+def compiled_programs():
+    """Count the programs of each of the functions that generation compiles."""
+    names = "_read _decode _draw"
+    compiled = [decoding.compiled(getattr(decoding, name)) for name in names.split()]
+    compiled.append(decoding.compiled(cache.grow_cache))
+    return [function._cache_size() for function in [*compiled, weights._prepared]]
+
+
 def test_a_second_call_with_other_lengths_compiles_nothing():
     def call(prompt, n):
         generate(some_params(), prompt, TINY, max_new_tokens=n, temperature=0)
 
     call([1, 2, 3], 12)
-    before = generation._prefill._cache_size(), generation._decode._cache_size()
+    before = compiled_programs()
     call([5, 4, 3, 2, 1], 9)
     call([7], 11)
-    after = generation._prefill._cache_size(), generation._decode._cache_size()
-    assert before == after
+    assert compiled_programs() == before
 
 
 def test_a_full_context_is_an_error_that_gives_the_numbers():
@@ -139,15 +195,7 @@ def test_a_sliding_window_reads_the_half_it_keeps_as_if_it_were_the_prompt():
         some_params(), prompts, TINY, max_new_tokens=70, temperature=0, overflow="slide"
     )
     for prompt, row in zip(prompts, rows, strict=True):
-        text, window = list(prompt), list(prompt)
-        for _ in range(70):
-            if len(window) > 48:
-                window = window[-24:]
-            window = generate_without_cache(
-                some_params(), window, TINY, 1, Sampling(temperature=0), None
-            )
-            text.append(window[-1])
-        assert row.tolist() == text
+        assert row.tolist() == slid_without_cache(some_params(), prompt, TINY, 70)
 
 
 @pytest.mark.parametrize("bad", [-1, 23])
@@ -167,19 +215,95 @@ def test_drawing_without_a_key_is_refused():
         generate(some_params(), [1], TINY, max_new_tokens=3)
 
 
-class Bytes:
-    """Each id is one byte."""
+@pytest.mark.parametrize("window", quick([6, None]))
+def test_prompts_read_in_pieces_give_the_same_text(window, monkeypatch):
+    cfg = dataclasses.replace(TINY, positions="rotary", attention_window=window)
+    prompts = [(np.arange(n) * 5 % 23).tolist() for n in (3, 17, 40)]
+    rows = generate(some_params(cfg), prompts, cfg, max_new_tokens=8, temperature=0)
+    monkeypatch.setattr(decoding, "PIECE", 16)
+    monkeypatch.setattr(decoding, "_SLOTS", 16)
+    assert len(decoding.piece_widths(40)) == 3
+    pieces = generate(some_params(cfg), prompts, cfg, max_new_tokens=8, temperature=0)
+    for prompt, whole, parts in zip(prompts, rows, pieces, strict=True):
+        assert whole.tolist() == parts.tolist()
+        assert whole.tolist() == generate_without_cache(
+            some_params(cfg), prompt, cfg, 8, Sampling(temperature=0), None
+        )
 
-    def token_bytes(self, token):
-        return bytes([token])
+
+@pytest.mark.parametrize(
+    ("lookahead", "n_rows"),
+    [(4, 1), (1, 3), pytest.param(4, 8, marks=pytest.mark.long)],
+)
+def test_guessing_ahead_gives_the_text_of_plain_greedy_decoding(lookahead, n_rows):
+    prompts = [[1, 2, 3] * 4, [8], [9, 10, 11, 9, 10], *([i] * i for i in range(1, 6))]
+    prompts = prompts[:n_rows]
+    # Unscaled parameters repeat themselves, so guesses are right; scaled ones do not.
+    for params in (some_params(), gpt.init_params(jax.random.key(2), TINY)):
+        plain, guessed = (
+            generate(
+                params,
+                prompts,
+                TINY,
+                max_new_tokens=30,
+                temperature=0,
+                lookahead=n_guesses,
+            )
+            for n_guesses in (0, lookahead)
+        )
+        for a, b in zip(plain, guessed, strict=True):
+            assert a.tolist() == b.tolist()
 
 
-@pytest.mark.parametrize("text", ["plain", "naïve — 漢字 🙂", ""])
-def test_streamed_text_is_whole_characters(text):
-    pieces = list(text_of(text.encode(), Bytes()))
-    assert "".join(pieces) == text
-    assert "�" not in "".join(pieces)
+def test_right_guesses_save_steps(monkeypatch):
+    steps, speculate = [], speculation._speculate
+
+    def counted(params, state, n_steps, *rest):
+        steps.append(n_steps)
+        return decoding.jax.jit(speculate, static_argnums=(4, 5))(
+            params, state, n_steps, *rest
+        )
+
+    compiled = decoding.compiled
+    monkeypatch.setattr(
+        decoding, "compiled", lambda f: counted if f is speculate else compiled(f)
+    )
+    params = gpt.init_params(jax.random.key(2), TINY)
+    generate(params, [3, 3, 3, 3], TINY, max_new_tokens=40, temperature=0, lookahead=4)
+    assert sum(steps) < 30
 
 
-def test_bytes_that_are_no_text_become_replacement_characters():
-    assert "".join(text_of(b"a\xffb\xe6", Bytes())) == "a�b�"
+def test_guessing_ahead_is_refused_where_it_could_change_the_text():
+    with pytest.raises(ConfigError, match=r"temperature=0, got .*temperature"):
+        generate(
+            some_params(),
+            [1],
+            TINY,
+            max_new_tokens=5,
+            lookahead=2,
+            key=jax.random.key(0),
+        )
+
+
+def test_keeping_the_last_part_of_a_prompt_equals_giving_that_part():
+    prompt = (np.arange(60) * 7 % 23).tolist()
+    how = {"max_new_tokens": 10, "temperature": 0}
+    row = generate(some_params(), prompt, TINY, overflow="keep_last", **how)
+    part = generate(some_params(), prompt[-38:], TINY, **how)
+    assert row[:60].tolist() == prompt
+    assert row[60:].tolist() == part[38:].tolist()
+    short = generate(some_params(), prompt[:5], TINY, overflow="keep_last", **how)
+    assert short.tolist() == generate(some_params(), prompt[:5], TINY, **how).tolist()
+
+
+@pytest.mark.parametrize("kind", quick(["int8", "bfloat16"]))
+def test_packed_weights_give_the_text_of_the_rounded_parameters(kind):
+    rounded = weights.rounded_params(some_params(), kind)
+    packed = weights.decoding_params(some_params(), TINY, kind)
+    for prompts in (PROMPTS, PROMPTS[0]):
+        pair = (
+            generate(params, prompts, TINY, max_new_tokens=20, temperature=0)
+            for params in (rounded, packed)
+        )
+        for one, other in zip(*pair, strict=True):
+            np.testing.assert_array_equal(one, other)

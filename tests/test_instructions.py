@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxllm.data import instructions, records, tokenizers
-from jaxllm.data.instructions import ALPACA, PHI_3, Example, Template
+from jaxllm.data import instructions, layouts, records, tokenizers
+from jaxllm.data.instructions import Example
+from jaxllm.data.templates import ALPACA, CHAT, PHI_3, Template
 from jaxllm.data.text_tokenizers import CharTokenizer
-from jaxllm.errors import ConfigError, DataError, TokenizerError
+from jaxllm.errors import ConfigError, DataError
 from jaxllm.notes import book, stream
 
 END = 50256
@@ -25,6 +26,11 @@ def data(real_file):
 @pytest.fixture(scope="module")
 def gpt2():
     return tokenizers.load("gpt2")
+
+
+def example(ids, prompt_length):
+    """An example whose response begins behind its prompt."""
+    return Example(np.array(ids, np.int32), np.arange(len(ids)) >= prompt_length)
 
 
 def ignored(batch):
@@ -42,9 +48,8 @@ def test_the_books_records_and_their_split(data):
 
 
 def test_the_books_batch_of_three():
-    rows = [Example(np.array(ids), 0) for ids in ([0, 1, 2, 3, 4], [5, 6], [7, 8, 9])]
-    batch, truncated = instructions.collate(rows, END)
-    assert truncated == 0
+    texts = [0, 1, 2, 3, 4], [5, 6], [7, 8, 9]
+    batch = instructions.collate([example([*ids, END], 0) for ids in texts], END)
     assert batch.inputs.tolist() == [
         [0, 1, 2, 3, 4],
         [5, 6, END, END, END],
@@ -65,12 +70,12 @@ def test_the_books_batch_of_three():
 def test_the_books_batches_in_its_order(data, gpt2):
     train, _, _ = records.split(data, (0.85, 0.1, 0.05))
     examples = [instructions.encode_record(row, ALPACA, gpt2) for row in train]
-    assert max(len(example.ids) for example in examples) == 91
+    assert max(len(example.ids) - 1 for example in examples) == 91
     order = stream.seed(123).loader_order(len(train))
     batches = records.batch_rows(order, 8, drop_last=True)
     assert len(batches) == 116
     widths = [
-        instructions.collate([examples[i] for i in rows], END)[0].inputs.shape[1]
+        instructions.collate([examples[i] for i in rows], END).inputs.shape[1]
         for rows in batches
     ]
     assert widths[:10] == [61, 76, 73, 68, 65, 72, 80, 67, 62, 75]
@@ -85,7 +90,7 @@ def test_the_books_mask_of_instructions(gpt2):
         instructions.encode_record(row, template, gpt2)
         for row in book.THREE_INSTRUCTIONS
     ]
-    batch, _ = instructions.collate(examples, END, response_only=True)
+    batch = instructions.collate(examples, END, response_only=True)
     assert batch.inputs.shape == (3, 64)
     answer = "198 198 21017 18261 25 198 34 12204 375 576 11 42651 11 1168 37052 50256"
     assert ignored(batch)[1] == [-100] * 46 + [*map(int, answer.split())] + [-100] * 2
@@ -93,145 +98,219 @@ def test_the_books_mask_of_instructions(gpt2):
 
 def test_prompt_and_response_have_the_ids_of_the_whole_text(data, gpt2):
     for row in data:
-        example = instructions.encode_record(row, ALPACA, gpt2)
-        prompt = instructions.write_prompt(row, ALPACA)
-        text = prompt + instructions.write_response(row, ALPACA)
-        np.testing.assert_array_equal(example.ids, gpt2.encode(text))
-        assert example.prompt_length == len(gpt2.encode(prompt))
-
-
-def test_a_template_leaves_out_an_input_that_is_empty():
-    row = {"instruction": "Add.", "input": "1 + 1", "output": "2"}
-    prompt = instructions.write_prompt(row, ALPACA)
-    assert prompt.endswith(
-        "### Instruction:\nAdd.\n\n### Input:\n1 + 1\n\n### Response:\n"
-    )
-    for empty in ("", None):
-        prompt = instructions.write_prompt(row | {"input": empty}, ALPACA)
-        assert prompt.endswith("### Instruction:\nAdd.\n\n### Response:\n")
+        ids, is_response = instructions.encode_record(row, ALPACA, gpt2)
+        prompt = layouts.write_prompt(row, ALPACA)
+        text = prompt + layouts.write_response(row, ALPACA)
+        np.testing.assert_array_equal(ids, [*gpt2.encode(text), END])
+        prompt_ids = instructions.encode_prompt(row, ALPACA, gpt2)
+        np.testing.assert_array_equal(prompt_ids, gpt2.encode(prompt))
+        np.testing.assert_array_equal(
+            is_response, np.arange(len(ids)) >= len(prompt_ids)
+        )
 
 
 # Laws.
 
-IDS = st.lists(st.integers(0, 9), max_size=9)
+IDS = st.lists(st.integers(0, 9), min_size=1, max_size=9)
 EXAMPLES = st.lists(
     IDS.flatmap(
-        lambda ids: st.integers(0, len(ids)).map(
-            lambda length: Example(np.array(ids, np.int32), length)
+        lambda ids: st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)).map(
+            lambda flags: Example(np.array(ids, np.int32), np.array(flags))
         )
     ),
     min_size=1,
     max_size=5,
 )
-OPTIONS = st.fixed_dictionaries(
-    {"max_length": st.none() | st.integers(1, 12), "response_only": st.booleans()}
-)
 
 
-@given(examples=EXAMPLES, options=OPTIONS)
-def test_a_collated_row_is_the_row_alone_and_the_rest_does_not_count(examples, options):
-    batch, truncated = instructions.collate(examples, 0, **options)
-    width = batch.inputs.shape[1]
-    total = 0
-    for row, example in enumerate(examples):
-        alone, cut = instructions.collate([example], 0, **options)
-        total += cut
+@given(examples=EXAMPLES, response_only=st.booleans())
+def test_a_collated_row_is_the_row_alone_and_the_rest_does_not_count(
+    examples, response_only
+):
+    batch = instructions.collate(examples, 0, response_only=response_only)
+    for row, one in enumerate(examples):
+        alone = instructions.collate([one], 0, response_only=response_only)
         n = alone.inputs.shape[1]
-        for together, single in zip(batch, alone, strict=True):
+        for together, single in zip(batch[:3], alone[:3], strict=True):
             np.testing.assert_array_equal(together[row, :n], single[0])
         assert not batch.mask[row, n:].any()
         assert (batch.inputs[row, n:] == 0).all()
-    assert truncated == total
-    assert width == max(min(len(e.ids), options["max_length"] or 12) for e in examples)
+    assert batch.inputs.shape[1] == max(len(one.ids) - 1 for one in examples)
 
 
-@given(examples=EXAMPLES, max_length=st.none() | st.integers(1, 12))
-def test_the_mask_is_the_lengths_whatever_the_ids_are(examples, max_length):
-    batch, _ = instructions.collate(examples, 0, max_length=max_length)
-    lengths = [min(len(e.ids), max_length or 12) for e in examples]
-    np.testing.assert_array_equal(batch.mask.sum(1), lengths)
+@given(examples=EXAMPLES)
+def test_the_mask_is_the_lengths_whatever_the_ids_are(examples):
+    batch = instructions.collate(examples, 0)
+    lengths = np.array([len(one.ids) - 1 for one in examples])
     np.testing.assert_array_equal(
-        batch.mask, np.arange(batch.inputs.shape[1]) < np.array(lengths)[:, None]
+        batch.mask, np.arange(batch.inputs.shape[1]) < lengths[:, None]
     )
 
 
 @given(examples=EXAMPLES)
-def test_targets_of_the_response_are_its_tokens_and_the_end(examples):
-    batch, _ = instructions.collate(examples, 99, response_only=True)
-    for targets, mask, (ids, prompt) in zip(
-        batch.targets, batch.mask, examples, strict=True
-    ):
+def test_targets_of_responses_are_their_tokens(examples):
+    batch = instructions.collate(examples, 99, response_only=True)
+    for targets, mask, (ids, is_response) in zip(*batch[1:3], examples, strict=True):
         # The first token of a row is nobody's target.
-        learnt = [*ids, 99][max(prompt, 1) :] if len(ids) else []
-        assert targets[mask].tolist() == learnt
+        assert targets[mask].tolist() == ids[1:][is_response[1:]].tolist()
+
+
+@given(examples=EXAMPLES, max_length=st.integers(1, 12))
+def test_what_fits_is_left_alone_and_what_does_not_loses_its_end(examples, max_length):
+    fitted = instructions.fit(examples, max_length)
+    truncated = 0
+    for place, short in zip(fitted.kept, fitted.examples, strict=True):
+        whole = examples[place]
+        np.testing.assert_array_equal(short.ids, whole.ids[: max_length + 1])
+        truncated += len(short.ids) < len(whole.ids)
+        assert len(short.ids) == len(whole.ids) or short.is_response.any()
+    assert fitted.truncated == truncated
+    dropped = instructions.fit(examples, max_length, "drop")
+    assert dropped.truncated == 0
+    assert dropped.kept == [
+        place for place, one in enumerate(examples) if len(one.ids) <= max_length + 1
+    ]
+
+
+def test_an_example_whose_whole_response_is_too_far_is_left_out():
+    examples = [example(range(9), 7), example(range(9), 4)]
+    fitted = instructions.fit(examples, 5)
+    assert fitted.kept == [1]
+    assert fitted.truncated == 1
+    # The end of the text is not learnt where the response does not end.
+    assert fitted.examples[0].ids.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_batches_are_int32_with_a_boolean_mask():
-    batch, _ = instructions.collate([Example(np.array([1, 2]), 0)], 0)
+    batch = instructions.collate([example([1, 2], 0)], 0)
     assert batch.inputs.dtype == batch.targets.dtype == np.int32
     assert batch.mask.dtype == bool
     assert batch.inputs.flags.c_contiguous
 
 
-def test_a_batch_with_no_target_is_one_that_counts_nothing():
-    long_prompt = Example(np.arange(10, dtype=np.int32), 9)
-    batch, truncated = instructions.collate(
-        [long_prompt], 0, max_length=4, response_only=True
+def test_a_batch_can_be_wider_but_not_narrower_than_its_rows():
+    rows = [example([1, 2, 3], 0)]
+    assert instructions.collate(rows, 0, width=4).inputs.tolist() == [[1, 2, 0, 0]]
+    with pytest.raises(DataError, match="must be as wide as 2 tokens, got 1"):
+        instructions.collate(rows, 0, width=1)
+
+
+# Special tokens.
+
+PLAIN = Template(instruction="{a}", heading="", response="{b}")
+
+
+def test_a_special_token_in_a_record_is_text_like_any_other(gpt2):
+    row = {"instruction": "a<|endoftext|>b", "input": "", "output": "<|endoftext|>"}
+    ids, is_response = instructions.encode_record(row, PHI_3, gpt2)
+    assert ids.tolist().count(END) == 1
+    assert ids[-1] == END
+    text = gpt2.decode(ids[is_response])
+    assert text == "<|endoftext|><|endoftext|>"
+    allowed, _ = instructions.encode_record(row, PHI_3, gpt2, allow_special=True)
+    assert allowed.tolist().count(END) == 3
+
+
+def test_a_special_token_that_is_allowed_is_learnt_and_one_that_pads_is_not():
+    tokenizer = CharTokenizer(characters="ab", special_tokens={"<|endoftext|>": 2})
+    row = {"a": "a", "b": "<|endoftext|>b"}
+    long = instructions.encode_record(row, PLAIN, tokenizer, allow_special=True)
+    short = instructions.encode_record({"a": "a", "b": ""}, PLAIN, tokenizer)
+    batch = instructions.collate([long, short], 2)
+    assert batch.targets.tolist() == [[2, 1, 2], [2, 2, 2]]
+    assert batch.mask.tolist() == [[True] * 3, [True, False, False]]
+
+
+def test_the_marks_of_a_template_are_special_tokens_where_the_tokenizer_has_them(gpt2):
+    marked = tokenizers.add_special_tokens(gpt2, ["<|user|>", "<|assistant|>"])
+    said = [{"role": "user", "content": "Say <|assistant|>!"}]
+    ids = instructions.encode_conversation(said, CHAT, marked)
+    user, assistant = (marked.special_tokens[m] for m in ("<|user|>", "<|assistant|>"))
+    assert ids[0] == user
+    # The one that the user wrote is text.
+    assert ids.tolist().count(assistant) == 1
+    text = "".join(piece.text for piece in layouts.conversation_pieces(said, CHAT))
+    assert marked.decode(ids) == text
+    plain = instructions.encode_conversation(said, CHAT, gpt2)
+    assert gpt2.decode(plain) == text
+
+
+# Conversations.
+
+TALK = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Add 1 and 1."},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "And 1?"},
+        {"role": "assistant", "content": "3"},
+    ]
+}
+
+
+def test_every_answer_of_a_conversation_is_learnt_with_its_end(gpt2):
+    ids, is_response = instructions.encode_record(TALK, CHAT, gpt2)
+    assert gpt2.decode(ids) == (
+        "<|system|>\nBe brief.\n<|user|>\nAdd 1 and 1.\n<|assistant|>\n2<|endoftext|>\n"
+        "<|user|>\nAnd 1?\n<|assistant|>\n3<|endoftext|>"
     )
-    assert batch.inputs.shape == (1, 4)
-    assert truncated == 1
-    assert not batch.mask.any()
+    assert gpt2.decode(ids[is_response]) == "2<|endoftext|>3<|endoftext|>"
+    batch = instructions.collate([Example(ids, is_response)], END, response_only=True)
+    assert batch.mask.sum() == is_response.sum() == 4
+
+
+def test_the_prompt_of_a_conversation_is_what_a_model_is_asked_with(gpt2):
+    ids, _ = instructions.encode_record(TALK, CHAT, gpt2)
+    prompt = instructions.encode_conversation(TALK["messages"][:-1], CHAT, gpt2)
+    np.testing.assert_array_equal(ids[: len(prompt)], prompt)
+    assert gpt2.decode(ids[len(prompt) :]) == "3<|endoftext|>"
+
+
+def test_an_instruction_is_a_conversation_of_one_turn(gpt2):
+    row = {"instruction": "Add.", "input": "1 + 1", "output": "2"}
+    turns = [
+        {"role": "user", "content": "Add.\n1 + 1"},
+        {"role": "assistant", "content": "2"},
+    ]
+    for of_record, of_turns in zip(
+        instructions.encode_record(row, CHAT, gpt2),
+        instructions.encode_record({"messages": turns}, CHAT, gpt2),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(of_record, of_turns)
+
+
+# Pairs.
+
+
+def test_a_pair_has_one_prompt_and_two_answers(real_file, gpt2):
+    pairs = records.read_records(real_file("instruction-data-with-preference.json"))
+    for template in (ALPACA, CHAT):
+        for row in pairs[:20]:
+            prompt = instructions.encode_prompt(row, template, gpt2)
+            both = instructions.encode_pair(row, template, gpt2)
+            for one, name in zip(both, ("chosen", "rejected"), strict=True):
+                np.testing.assert_array_equal(one.ids[: len(prompt)], prompt)
+                answer = gpt2.decode(one.ids[one.is_response][:-1])
+                assert answer == row[name]
+
+
+def test_a_pair_without_one_of_its_answers_is_an_error(gpt2):
+    row = {"instruction": "Add.", "input": "", "output": "2", "chosen": "2"}
+    with pytest.raises(DataError, match="must have an answer 'rejected', got None"):
+        instructions.encode_pair(row, ALPACA, gpt2)
 
 
 # Templates and records that do not fit.
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "{}", "{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}"]
-)
-def test_a_template_whose_field_has_no_plain_name_is_an_error(text):
-    with pytest.raises(ConfigError, match=r"must name its fields, .* got '\{"):
-        Template(instruction="x", heading=text)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"instruction": "{instructoin}"}, "field 'instructoin', it has 'instruction'"),
-        ({"input": "{context}"}, "field 'context'"),
-        ({"response": "{answer}"}, "field 'answer'"),
-    ],
-)
-def test_a_field_that_a_record_does_not_have_is_an_error(changes, words, gpt2):
-    template = dataclasses.replace(PHI_3, **changes)
+def test_an_end_that_the_tokenizer_does_not_have_is_an_error(gpt2):
+    template = dataclasses.replace(PHI_3, end="<|end|>")
     row = {"instruction": "Add.", "input": "", "output": "2"}
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(ConfigError, match=r"which has <.endoftext.>, got '<.end.>'"):
         instructions.encode_record(row, template, gpt2)
-
-
-def test_a_field_that_is_not_text_is_an_error():
-    with pytest.raises(DataError, match="'instruction' of a record must hold text"):
-        instructions.write_prompt({"instruction": 3, "input": ""}, PHI_3)
-
-
-def test_braces_in_a_record_are_its_own():
-    row = {"instruction": "What is {input}?", "input": "{x}", "output": "{{"}
-    assert "What is {input}?\n{x}" in instructions.write_prompt(row, PHI_3)
-    assert instructions.write_response(row, PHI_3) == "{{"
-
-
-def test_a_special_token_in_a_text_must_be_allowed_and_is_then_learnt():
-    tokenizer = CharTokenizer(characters="ab", special_tokens={"<|endoftext|>": 2})
-    template = Template(instruction="{a}", heading="", response="{b}")
-    row = {"a": "a", "b": "<|endoftext|>b"}
-    with pytest.raises(TokenizerError, match="must be allowed"):
-        instructions.encode_record(row, template, tokenizer)
-    example = instructions.encode_record(row, template, tokenizer, allow_special=True)
-    batch, _ = instructions.collate([example], 2)
-    assert batch.targets.tolist() == [[2, 1, 2]]
-    assert batch.mask.all()
 
 
 def test_a_width_of_none_is_an_error():
     with pytest.raises(DataError, match="max_length must be >= 1, got 0"):
-        instructions.collate([], 0, max_length=0)
+        instructions.fit([], 0)

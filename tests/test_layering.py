@@ -20,7 +20,7 @@ LAYERS = (
     ("inference",),
     ("pretrained",),
     ("finetuning", "vectors"),
-    ("notes", "plots"),
+    ("evals", "notes", "plots"),
     ("api",),
     ("",),  # jaxllm/__init__.py, the face of all of them
     ("cli",),
@@ -34,8 +34,9 @@ HOMES = {
     "grain": "data/batches.py",
     "tiktoken": "data/tokenizers.py",
     "orbax": "training/checkpoints.py",
-    "matplotlib": "plots.py",
+    "matplotlib": "plots/",
     "safetensors": "pretrained/",
+    "lm_eval": ("evals/harness.py", "cli/lm_eval.py"),
     "rich": "cli/",
 }
 

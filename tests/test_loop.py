@@ -1,14 +1,19 @@
 """A run writes what it promises, stops when asked, and goes on to the same bits."""
 
 import dataclasses
+import gc
+import gzip
 import json
 import os
 import pathlib
+import re
+import resource
 import signal
 
 import jax
 import numpy as np
 import pytest
+from parameters import quick
 from small_runs import TEXT, small_run
 
 from jaxllm.config import OptimizerConfig, TokenizerConfig
@@ -130,6 +135,14 @@ def test_lines_are_written_when_due_and_tell_where_the_time_went(whole):
     assert seconds["compile"] > seconds["step"] >= 0
 
 
+def test_a_corpus_that_is_not_there_leaves_no_run(whole, tmp_path):
+    cfg = same_as(tmp_path, whole)
+    lost = dataclasses.replace(cfg.data, corpus=str(tmp_path / "lost.txt"))
+    with pytest.raises(DataError, match="does not exist"):
+        loop.train(dataclasses.replace(cfg, data=lost))
+    assert not pathlib.Path(cfg.run_dir).exists()
+
+
 def test_whoever_listens_hears_everything_in_its_order(whole):
     _, events, _ = whole
     kinds = [kind for kind, _ in events if kind != "tokenizing"]
@@ -138,8 +151,9 @@ def test_whoever_listens_hears_everything_in_its_order(whole):
     after_six = [kind for kind, record in events if record.get("step") == 6]
     assert after_six == ["train", "checkpoint", "evaluation", "sample"]
     start = next(record for kind, record in events if kind == "start")
-    assert start["unigram_entropy"] > 1
     assert start["train_tokens"] + start["validation_tokens"] == len(TEXT)
+    evaluated = [record for kind, record in events if kind == "evaluation"]
+    assert evaluated[0]["unigram_entropy"] > 1
 
 
 def test_the_model_learns(whole):
@@ -154,7 +168,8 @@ def test_the_same_config_gives_the_same_bits(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("step", "number"), [(2, signal.SIGTERM), (6, signal.SIGINT), (8, signal.SIGTERM)]
+    ("step", "number"),
+    quick([(8, signal.SIGTERM), (6, signal.SIGINT), (2, signal.SIGTERM)]),
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(step, number, whole, tmp_path):
     cfg = same_as(tmp_path, whole)
@@ -236,10 +251,10 @@ def test_what_a_run_has_learned_can_be_opened_and_moved(whole, tmp_path):
 
 def test_epochs_count_batches_of_the_training_text(tmp_path):
     cfg = small_run(tmp_path, steps=None, epochs=3)
-    run = preparation.prepare_run(
+    cfg, run = preparation.prepare_run(
         cfg, resume=False, processes=1, on_event=lambda kind, record: None
     )
-    n_windows = (len(run.store.train) - 1) // cfg.model.context_length
+    n_windows = (run.facts["train_tokens"] - 1) // cfg.model.context_length
     assert run.total_steps == 3 * (n_windows // cfg.data.batch_size)
 
 
@@ -278,6 +293,56 @@ def test_a_full_disk_is_one_line(tmp_path):
 
     with pytest.raises(DataError, match="No space left on device"):
         loop.train(cfg, on_event=fill_up)
+
+
+# Orbax leaves the writes that it no longer needs to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_run_goes_on_later(
+    whole, tmp_path
+):
+    cfg = same_as(tmp_path, whole)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_up(kind, record):
+        if kind == "train" and record["step"] == 8:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+
+    error = ""
+    try:
+        loop.train(cfg, on_event=fill_up, sample=say_something)
+    except CheckpointError as refused:
+        error = str(refused)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    gc.collect()
+    assert re.search(r"/(6|9): File too large$", error)
+    assert "\n" not in error
+    result = loop.train(cfg, resume=True, sample=say_something)
+    assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
+
+
+def test_several_steps_in_a_dispatch_give_the_same_run(whole, tmp_path):
+    cfg = small_run(tmp_path, steps_per_dispatch=2)  # 2, 1, 2, 1, ... to be on time
+    result = loop.train(cfg, sample=say_something)
+    assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
+
+
+def test_steps_can_be_traced_for_perfetto(tmp_path):
+    cfg = small_run(tmp_path)
+    loop.train(cfg, profile_steps=2)
+    folder = pathlib.Path(cfg.run_dir) / runs.PROFILE
+    assert list(folder.rglob("*.xplane.pb"))  # for TensorBoard
+    (trace,) = folder.rglob("*.trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert any("train_step" in event.get("name", "") for event in events)
+
+
+def test_the_time_of_a_run_is_accounted_for(whole):
+    _, events, _ = whole
+    seconds = [r["seconds"] for kind, r in events if kind in ("train", "end")]
+    assert events[-1][0] == "end"
+    assert sum(s["evaluation"] for s in seconds) > 0
+    assert sum(s["checkpoint"] for s in seconds) > 0
 
 
 def test_a_run_directory_that_can_not_be_written_is_one_line(tmp_path):

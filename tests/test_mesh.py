@@ -13,17 +13,18 @@ from jaxllm.errors import ConfigError
 @pytest.mark.parametrize(
     ("cfg", "shape"),
     [
-        (MeshConfig(), (8, 1, 1)),
-        (MeshConfig(data=1, fsdp=-1), (1, 8, 1)),
-        (MeshConfig(data=1, tensor=8), (1, 1, 8)),
-        (MeshConfig(data=2, fsdp=2, tensor=2), (2, 2, 2)),
+        (MeshConfig(), (8, 1, 1, 1)),
+        (MeshConfig(data=1, fsdp=-1), (1, 8, 1, 1)),
+        (MeshConfig(data=1, tensor=8), (1, 1, 1, 8)),
+        (MeshConfig(data=2, fsdp=2, tensor=2), (2, 2, 1, 2)),
+        (MeshConfig(sequence=4), (2, 1, 4, 1)),
     ],
 )
 def test_eight_devices_fill_the_mesh(cfg, shape):
     mesh = meshes.make_mesh(cfg)
     assert tuple(mesh.shape.values()) == shape
-    assert mesh.axis_names == ("data", "fsdp", "tensor")
-    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert mesh.axis_names == ("data", "fsdp", "sequence", "tensor")
+    assert mesh.axis_types == (AxisType.Auto,) * 4
 
 
 def test_a_mesh_takes_the_devices_it_is_given():
@@ -38,6 +39,6 @@ def test_sizes_that_leave_devices_over_are_refused(cfg):
 
 
 def test_a_process_on_its_own_does_not_wait_for_others():
-    startup.initialize({})
-    startup.initialize({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"})
+    startup.initialize(environment={})
+    startup.initialize(environment={"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"})
     assert not jax.distributed.is_initialized()

@@ -47,8 +47,13 @@ def names(data_dir):
     pretraining.forget()
 
 
+# Half a minute each, or more: `verify` shows them in any case.
+SLOW = ("losses-step-0", "initial-training-loss")
+
+
 def marked(row):
-    return pytest.param(row, id=row.name, marks=[pytest.mark.long] * row.long)
+    is_long = row.long or row.name in SLOW
+    return pytest.param(row, id=row.name, marks=[pytest.mark.long] * is_long)
 
 
 @pytest.mark.parametrize("row", map(marked, ALL))

@@ -158,3 +158,45 @@ def test_adamw_takes_the_steps_that_loops_of_arithmetic_take():
         rms = (square / (1 - 0.95**step)) ** 0.5
         weight -= 0.1 * (mean / (1 - 0.9**step) / (rms + 1e-8) + 0.1 * weight)
     np.testing.assert_allclose(params["w"]["kernel"], [weight], rtol=1e-5)
+
+
+def test_muon_turns_each_matrix_of_a_block_and_leaves_the_rest_to_adamw(new_key):
+    from jaxllm.models import gpt
+
+    cfg = GPTConfig(vocab_size=7, emb_dim=8, n_heads=2, n_layers=3, tied_head=False)
+    shapes = jax.eval_shape(lambda key: gpt.init_params(key, cfg), new_key())
+    draw = np.random.default_rng(0).normal
+    params, gradient = (
+        jax.tree.map(lambda leaf: jnp.asarray(draw(size=leaf.shape), leaf.dtype), tree)
+        for tree in (shapes, shapes)
+    )
+    updates = {}
+    for name in ("adamw", "muon"):
+        # No decay, so that an update shows nothing but its rule.
+        settings = {"weight_decay": 0.0, "warmup_steps": 0, "learning_rate": 1.0}
+        optimizer = optimizers.make_optimizer(
+            OptimizerConfig(name=name, **settings), total_steps=10
+        )
+        updates[name], _ = optimizer.update(gradient, optimizer.init(params), params)
+
+    turned = updates["muon"]["blocks"]
+    width = cfg.emb_dim
+    for matrices in (
+        turned["attention"]["query"]["kernel"].reshape(3, width, width),
+        turned["attention"]["out"]["kernel"].reshape(3, width, width),
+        turned["mlp"]["up"]["kernel"],
+        turned["mlp"]["down"]["kernel"],
+    ):
+        # Five Newton-Schulz steps bring every singular value near 1, not to it; the
+        # scale makes the root mean square of the entries about 0.2.
+        scale = 0.2 * np.sqrt(max(matrices.shape[1:]))
+        singular = np.linalg.svd(matrices / scale, compute_uv=False)
+        assert singular.min() > 0.3
+        assert singular.max() < 1.3
+    for path in ("token_embedding", "head", "final_norm"):
+        jax.tree.map(
+            np.testing.assert_array_equal, updates["muon"][path], updates["adamw"][path]
+        )
+    np.testing.assert_array_equal(
+        turned["mlp"]["up"]["bias"], updates["adamw"]["blocks"]["mlp"]["up"]["bias"]
+    )

@@ -1,28 +1,113 @@
-"""A loss curve shows what is in the metrics, and is a picture on disk."""
+"""Pictures show the numbers that they are given; commands draw models and texts."""
 
-from jaxllm import plots
+import json
+import pathlib
 
-RECORDS = [
-    {"kind": "train", "step": 10, "loss": 4.0},
-    {"kind": "train", "step": 20, "loss": 3.0},
-    {"kind": "evaluation", "step": 20, "validation_loss": 3.5},
-    {"kind": "train", "step": 30, "loss": 2.5},
-]
+import numpy as np
+import pytest
 
+from jaxllm.cli import main
+from jaxllm.plots import attention, counts, pieces, positions
 
-def test_both_losses_are_drawn_over_their_steps():
-    axes = plots.loss_curve(RECORDS, unigram_entropy=6.0).axes[0]
-    training, validation, entropy = axes.lines
-    assert training.get_xydata().tolist() == [[10, 4.0], [20, 3.0], [30, 2.5]]
-    assert validation.get_xydata().tolist() == [[20, 3.5]]
-    assert list(entropy.get_ydata()) == [6.0, 6.0]
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "huggingface"
 
 
-def test_a_run_without_metrics_is_an_empty_picture():
-    assert not plots.loss_curve([]).axes[0].lines
+@pytest.fixture
+def run(capsys):
+    """A function that runs a command and returns its status and what it printed."""
+
+    def command(*words):
+        status = main.main([str(word) for word in words])
+        output = capsys.readouterr()
+        return status, output.out + output.err
+
+    return command
 
 
-def test_the_picture_is_a_png_in_a_folder_that_is_made(tmp_path):
-    path = tmp_path / "plots" / "loss.png"
-    plots.loss_curve(RECORDS, path)
-    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+def test_each_head_has_a_map_of_its_weights_with_the_tokens_on_both_axes():
+    weights = np.random.default_rng(0).random((3, 2, 2))
+    figure = attention.attention_maps(weights, ["a", "b"])
+    maps = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title() for axes in maps] == ["head 0", "head 1", "head 2"]
+    for head, axes in enumerate(maps):
+        np.testing.assert_array_equal(axes.images[0].get_array(), weights[head])
+        assert axes.images[0].get_clim() == (0, 1)
+    # Maps beside each other share the labels of the first.
+    assert [label.get_text() for label in maps[0].get_yticklabels()] == ["a", "b"]
+
+
+def test_positions_are_drawn_with_the_cosine_of_each_pair():
+    table = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0], [0.0, 0.0]])
+    left, right = positions.position_maps(table).axes[:2]
+    np.testing.assert_array_equal(left.images[0].get_array(), table)
+    cosines = [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(right.images[0].get_array(), cosines)
+
+
+def test_bars_of_lengths_count_every_text():
+    lengths = np.array([1, 2, 2, 7, 300])
+    axes = counts.length_histogram(lengths).axes[0]
+    assert sum(bar.get_height() for bar in axes.patches) == len(lengths)
+
+
+def test_parts_of_memory_follow_each_other():
+    held = {"training": {"a": 2_000, "b": 1_000}, "generating": {"a": 2_000}}
+    bars = counts.memory_bars(held).axes[0].patches
+    spans = [(bar.get_x(), bar.get_width()) for bar in bars]
+    assert spans == [(0, 0.002), (0, 0.002), (0.002, 0.001), (0.002, 0.0)]
+
+
+@pytest.mark.parametrize("text", ["", "a b", "naïve 🍵\tx\n", "<b> & 'c'"])
+def test_pieces_show_every_byte_and_break_no_page(text):
+    tokens = [text.encode()[i : i + 1] for i in range(len(text.encode()))]
+    shown = pieces.terminal_text(tokens, colour=False)
+    assert shown.count("|") == max(0, len(tokens) - 1)
+    assert shown.isprintable()
+    assert pieces.terminal_text(tokens).count("\x1b[0m") == len(tokens)
+    page = pieces.html_page(tokens, range(len(tokens)), title="<t>")
+    assert page.count("<span") == page.count("</span>") == len(tokens)
+    assert "<b>" not in page
+
+
+def test_every_picture_of_a_model_is_drawn(run, tmp_path):
+    for words in (
+        ("attention", GOLDEN, "The cat sat", "--layer", 0),
+        ("positions", GOLDEN),
+        ("memory", "gpt2-124M", "--device", "h200"),
+    ):
+        path = tmp_path / f"{words[0]}.svg"
+        assert run("plot", *words, "--out", path) == (0, f"{path}\n")
+        assert path.read_bytes().startswith(b"<?xml")
+
+
+def test_lengths_of_a_corpus_are_drawn(run, tmp_path):
+    corpus = tmp_path / "texts.jsonl"
+    corpus.write_text("".join(json.dumps({"text": "a b " * n}) + "\n" for n in (1, 9)))
+    path = tmp_path / "lengths.png"
+    status, _ = run("plot", "lengths", corpus, "--out", path)
+    assert status == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("attention", GOLDEN, "a", "--layer", 7), "layer must be in [-2, 2), got 7"),
+        (("attention", GOLDEN, "--text", "a"), "text is given without its name"),
+        (("loss", "nowhere"), "there is no run in nowhere"),
+        (("memory", "gpt2-124M", "--out", "a.bmp"), "must end in .png, .svg or .pdf"),
+    ],
+)
+def test_a_mistake_is_one_line(run, words, message):
+    status, said = run("plot", *words)
+    assert status == 2
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_text_is_shown_in_its_pieces(run, tmp_path):
+    status, said = run("tokenizer", "show", "gpt2", "Hello, tea")
+    assert (status, said) == (0, "Hello|,|·tea\n3 tokens, 10 bytes\n")
+    path = tmp_path / "pieces.html"
+    assert run("tokenizer", "show", "gpt2", "Hello, tea", "--html", path)[0] == 0
+    assert "id 15496" in path.read_text()

@@ -250,6 +250,9 @@ def test_a_tokenizer_with_too_many_tokens_is_an_error(copy):
         ({"positions": "sinusoidal"}, "positions"),
         ({"positions": "alibi"}, "positions"),
         ({"qkv_bias": False}, "qkv_bias"),
+        ({"causal": False}, "causal"),
+        ({"attention_window": 4}, "attention_window"),
+        ({"n_kv_heads": 1}, "n_kv_heads"),
     ],
 )
 def test_a_config_that_gpt2_cannot_express_names_the_field(tmp_path, changes, field):
@@ -262,8 +265,8 @@ def test_a_config_that_gpt2_cannot_express_names_the_field(tmp_path, changes, fi
 
 def test_a_type_that_is_no_float_is_an_error(tmp_path):
     params, cfg, _ = load.load_pretrained(GOLDEN / "openai")
-    with pytest.raises(ConfigError, match=r"dtype must be one of .* got 'int8'"):
-        save.save_pretrained(params, cfg, None, tmp_path / "out", dtype="int8")
+    with pytest.raises(ConfigError, match=r"dtype must be one of .* got 'int16'"):
+        save.save_pretrained(params, cfg, None, tmp_path / "out", dtype="int16")
 
 
 def test_a_saved_model_wins_over_parts_that_lie_beside_it(copy):

@@ -7,6 +7,7 @@ import pytest
 
 from jaxllm.config import GPTConfig
 from jaxllm.errors import ConfigError
+from jaxllm.finetuning import heads
 from jaxllm.models import gpt
 from jaxllm.pretrained import surgery
 
@@ -73,3 +74,23 @@ def test_biases_of_zero_change_no_logit(new_key):
         gpt.apply(biased, TOKENS, biased_cfg), gpt.apply(params, TOKENS, cfg)
     )
     assert "bias" not in params["blocks"]["attention"]["query"]
+
+
+def test_a_heads_bias_in_the_final_norm_is_the_same_classifier(new_key):
+    params, cfg = make(new_key)
+    params = heads.attach_classifier(params, cfg, 3, key=new_key())
+    head = params["classifier"] | {"bias": jnp.array([0.5, -2.0, 0.25])}
+    params = params | {"classifier": head}
+    folded = surgery.fold_head_bias(params)
+    assert not folded["classifier"]["bias"].any()
+    before, after = (
+        heads.classify(tree, TOKENS, jnp.array([4]), cfg) for tree in (params, folded)
+    )
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+def test_a_bias_that_no_shift_can_give_is_an_error(new_key):
+    head = {"kernel": jnp.ones((4, 2)), "bias": jnp.array([0.0, 1.0])}
+    params = {"classifier": head, "final_norm": {"bias": jnp.zeros(4)}}
+    with pytest.raises(ConfigError, match="2 columns of rank 1"):
+        surgery.fold_head_bias(params)

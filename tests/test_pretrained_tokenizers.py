@@ -126,6 +126,15 @@ def test_gpt2s_files_are_those_that_openai_published(tmp_path):
     assert tokenizer_files.read(tmp_path).hash == tokenizers.load("gpt2").hash
 
 
+def test_gpt2s_merges_with_other_ids_are_checked_as_any_others(tmp_path):
+    data = tokenizer_files.write(tokenizers.load("gpt2"), 8)["tokenizer.json"]
+    vocabulary = data["model"]["vocab"]
+    vocabulary["Ġt"], vocabulary["Ġa"] = vocabulary["Ġa"], vocabulary["Ġt"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(TokenizerError, match="in the order of their merges"):
+        tokenizer_files.read(tmp_path)
+
+
 def test_a_tokenizer_that_hugging_face_trained_is_read(tmp_path):
     theirs = huggingface.Tokenizer(huggingface.models.BPE())
     theirs.pre_tokenizer = huggingface.pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -178,6 +178,7 @@ def test_auto_tokenizer_gives_the_same_ids_and_the_model_the_same_text(tmp_path,
     assert theirs.decode(ids) == text
     assert len(theirs) == ours.vocab_size
     assert theirs.eos_token_id == ours.end_of_text
+    assert theirs.unk_token_id == ours.end_of_text
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     prompt = ours.encode(text[:12])
     tokens = generate.generate(params, prompt, cfg, max_new_tokens=16, temperature=0)
@@ -194,3 +195,29 @@ def test_gpt2s_own_tokenizer_class_reads_the_pair_of_files(tmp_path):
         vocab=str(tmp_path / "vocab.json"), merges=str(tmp_path / "merges.txt")
     )
     assert theirs(text)["input_ids"] == tokenizers.load("gpt2").encode(text).tolist()
+
+
+def test_ctranslate2_converts_what_is_saved_here_and_writes_the_same_text(tmp_path):
+    ctranslate2 = pytest.importorskip("ctranslate2", reason="it is not installed")
+    tokenizer = learned_tokenizer()
+    cfg = GPTConfig(
+        vocab_size=tokenizer.vocab_size,
+        context_length=32,
+        emb_dim=16,
+        n_heads=2,
+        n_layers=2,
+    )
+    params = random_params(cfg)
+    save.save_pretrained(params, cfg, tokenizer, tmp_path / "ours")
+    converter = ctranslate2.converters.TransformersConverter(str(tmp_path / "ours"))
+    converter.convert(str(tmp_path / "theirs"))
+    prompt = tokenizer.encode("def generate(")
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    (result,) = ctranslate2.Generator(str(tmp_path / "theirs")).generate_batch(
+        [tokens.convert_ids_to_tokens(prompt.tolist())],
+        max_length=8,
+        min_length=8,
+        include_prompt_in_result=False,
+    )
+    ours = generate.generate(params, prompt, cfg, max_new_tokens=8, temperature=0)
+    assert result.sequences_ids[0] == ours[len(prompt) :].tolist()

@@ -43,3 +43,12 @@ def test_buffers_that_are_freed_and_taken_again_cost_no_new_pages():
         for word in ("plain", "keep")
     )
     assert kept < plain / 5
+
+
+def test_a_text_does_not_wait_for_what_only_training_needs():
+    code = (
+        "import sys\n"
+        "from jaxllm.cli import answers, chat, generate, model\n"
+        "print(*{'orbax', 'grain', 'optax'} & sys.modules.keys())\n"
+    )
+    assert not subprocess.check_output([sys.executable, "-c", code]).strip()

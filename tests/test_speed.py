@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from jaxllm.config import gpt2_config
 from jaxllm.training import speed
 
 
@@ -14,14 +13,15 @@ def test_the_parts_of_a_lap_add_up_and_speed_leaves_out_what_is_no_training():
         time.sleep(0.05)
     with speed.timed(lap, "data"):
         time.sleep(0.01)
-    lap["tokens"], lap["steps"] = 100, 2
-    figures = speed.figures(lap, 4, gpt2_config())
+    lap["targets"], lap["steps"] = 100, 2
+    figures = speed.figures(lap, 4, flops_per_token=10)
     seconds = figures["seconds"]
     total = seconds.pop("total")
     assert sum(seconds.values()) == pytest.approx(total)
     training = seconds["step"] + seconds["data"]
     assert training < 0.05 < total
     assert figures["tokens_per_second"] == pytest.approx(100 / training)
+    assert figures["flops_per_second"] == pytest.approx(1000 / training)
     assert figures["seconds_left"] == pytest.approx(2 * training)
 
 

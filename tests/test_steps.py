@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from parameters import quick
 from small_models import CFG, random_batch, random_params
 
 from jaxllm.config import MeshConfig, OptimizerConfig
@@ -48,7 +49,7 @@ def whole_batch():
     return batch, sgd, compiled_step(optimizer=sgd)(initial_state(optimizer=sgd), batch)
 
 
-@pytest.mark.parametrize("slices", [2, 8])
+@pytest.mark.parametrize("slices", quick([8, 2]))
 def test_accumulated_equals_full_batch_when_rows_have_different_targets(
     slices, whole_batch
 ):
@@ -68,29 +69,39 @@ def test_jit_equals_eager(whole_batch):
     assert_states_close(state, full_state, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "mesh_cfg",
-    [
-        MeshConfig(data=8),
-        MeshConfig(data=1, fsdp=8),
-        MeshConfig(data=1, tensor=8),
-        MeshConfig(data=2, fsdp=2, tensor=2),
-    ],
-    ids=["data", "fsdp", "tensor", "all three"],
-)
-def test_every_mesh_of_eight_devices_takes_the_steps_of_one(mesh_cfg):
-    cfg = dataclasses.replace(CFG, n_heads=8)
+@functools.cache
+def three_steps_alone(drop_rate):
+    """A model, its optimizer, three batches, and where one device takes them."""
+    cfg = dataclasses.replace(CFG, n_heads=8, drop_rate=drop_rate)
     batches = [random_batch(8, seed=i)._replace(mask=RAGGED) for i in range(3)]
     # A small rate: Adam's first steps are all but signs, and a sign can turn where
     # sums of another order round to the other side of zero.
     rate = OptimizerConfig(learning_rate=1e-4, warmup_steps=0, eps=1e-4)
     optimizer = optimizers.make_optimizer(rate, total_steps=10)
-
-    alone = initial_state(cfg, optimizer)
+    state = initial_state(cfg, optimizer)
     step = compiled_step(cfg, optimizer)
     for batch in batches:
-        alone, expected = step(alone, batch)
+        state, metrics = step(state, batch)
+    return cfg, optimizer, batches, state, metrics
 
+
+@pytest.mark.parametrize(
+    ("mesh_cfg", "drop_rate"),
+    quick(
+        [
+            (MeshConfig(data=2, fsdp=2, tensor=2), 0.2),
+            (MeshConfig(data=1, sequence=8), 0.2),
+            (MeshConfig(data=8), 0.2),
+            (MeshConfig(data=1, fsdp=8), 0.2),
+            (MeshConfig(data=2, fsdp=2, tensor=2), 0.0),
+            (MeshConfig(data=1, tensor=8), 0.2),
+            (MeshConfig(data=1, fsdp=2, sequence=2, tensor=2), 0.2),
+        ],
+        count=2,
+    ),
+)
+def test_every_mesh_of_eight_devices_takes_the_steps_of_one(mesh_cfg, drop_rate):
+    cfg, optimizer, batches, alone, expected = three_steps_alone(drop_rate)
     mesh = meshes.make_mesh(mesh_cfg)
     state = initial_state(cfg, optimizer)
     shardings = sharding.tree_shardings(state, mesh)

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from jaxllm import config_files
-from jaxllm.errors import ConfigError
+from jaxllm.errors import CheckpointError, ConfigError
 
 T = TypeVar("T")
 
@@ -28,15 +28,15 @@ T = TypeVar("T")
 def parse(cls: type[T], argv: list[str], command: str) -> T:
     """Build a dataclass from `--config FILE`, `--any.nested.key VALUE` and positionals.
 
-    A field without a default may be given by its position; a list takes several words;
-    `--flag` alone says true.
+    A field without a default may be given by its position, and one whose metadata says
+    positional; a list takes several words; `--flag` alone says true.
 
     Raises:
         ConfigError: A key is unknown, or a value is not what its field wants.
 
     >>> from jaxllm.config import MeshConfig
     >>> parse(MeshConfig, ["--data", "4", "--tensor=2"], "jaxllm mesh")
-    MeshConfig(data=4, fsdp=1, tensor=2)
+    MeshConfig(data=4, fsdp=1, sequence=1, tensor=2)
     >>> parse(MeshConfig, ["--tensr", "2"], "jaxllm mesh")
     Traceback (most recent call last):
     jaxllm.errors.ConfigError: unknown argument '--tensr'; did you mean '--tensor'?
@@ -62,6 +62,25 @@ def peek(argv: list[str], key: str) -> str | None:
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument(f"--{key}")
     return getattr(parser.parse_known_args(argv)[0], key)
+
+
+def resuming(argv: list[str]) -> tuple[list[str], str | None]:
+    """Let `--resume RUN` stand for the config of that run, in the folder it is in now.
+
+    Returns:
+        the words to parse, and the run directory; None where none is resumed.
+
+    >>> resuming(["--seed", "1"])
+    (['--seed', '1'], None)
+    """
+    resumed = peek(argv, "resume")
+    if resumed is None:
+        return argv, None
+    own = pathlib.Path(resumed) / "config.yaml"
+    if not own.is_file():
+        raise CheckpointError(f"resume must be a run directory, {own} is missing")
+    # A run may have been moved, so where it is counts, not where it was.
+    return ["--config", str(own), *argv, "--run_dir", resumed], resumed
 
 
 def choose(
@@ -127,7 +146,7 @@ def _parser(cls: type, command: str) -> argparse.ArgumentParser:
             prog, max_help_position=34, width=width
         ),
     )
-    positionals = [f.name.upper() for f in _fields(cls) if config_files.is_required(f)]
+    positionals = [f.name.upper() for f in _fields(cls) if _is_positional(f)]
     parser.usage = " ".join(
         [command, *positionals, "[--config FILE] [--KEY VALUE ...]"]
     )
@@ -150,7 +169,7 @@ def _add_fields(parser: Any, group: Any, cls: type, prefix: str) -> None:
             continue
         gloss = texts[field.name].replace("%", "%%")
         is_list = typing.get_origin(kind) is tuple
-        if config_files.is_required(field):
+        if _is_positional(field):
             nargs = "*" if is_list else "?"
             group.add_argument(key, metavar=key.upper(), nargs=nargs, help=gloss)
             continue
@@ -160,6 +179,10 @@ def _add_fields(parser: Any, group: Any, cls: type, prefix: str) -> None:
         default = _shown(field).replace("%", "%%")
         gloss = f"{gloss} (default: {default})"
         group.add_argument(f"--{key}", metavar=_metavar(kind), help=gloss, **words)
+
+
+def _is_positional(field: dataclasses.Field) -> bool:
+    return config_files.is_required(field) or "positional" in field.metadata
 
 
 def _fields(cls: type) -> tuple[dataclasses.Field, ...]:
@@ -219,5 +242,7 @@ def _unknown_argument(word: str, keys: list[str]) -> str:
     if not word.startswith("--"):
         return f"unexpected argument {word!r}"
     key = word.removeprefix("--").split("=")[0]
+    if key in keys:  # a positional one
+        return f"{key} is given without its name, leave '--{key}' out"
     near = config_files.nearest(key, [*keys, "config"])
     return f"unknown argument '--{key}'; did you mean '--{near}'?"

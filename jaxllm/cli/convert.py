@@ -25,14 +25,19 @@ class Options:
     of one on the Hugging Face hub, which needs jaxllm[hub]."""
     folder: str
     """The folder to write."""
-    to: Literal["other", "run", "huggingface"] = "other"
-    """The form to write; other is the one that source is not."""
+    to: Literal["other", "run", "huggingface", "peft"] = "other"
+    """The form to write; other is the one that source is not, or huggingface where a
+    dtype is asked for that rounds. peft is the adapter alone
+    of a run with LoRA, for PEFT to open on the run's base."""
     checkpoint: str = "last"
     """last, best, or the step of a checkpoint, of a run."""
     revision: str | None = None
     """A branch, tag or commit, of a model on the hub."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Type of the numbers in a Hugging Face folder; all but float32 round."""
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """Type of the numbers in a Hugging Face folder; all but float32 round. int8 is a
+    quarter as large, and opens in jaxllm only."""
+    text: str | None = None
+    """A corpus, a file or a folder of text, on which to measure what rounding costs."""
     add_qkv_bias: bool = False
     """Whether a model without biases of query, key and value gets some, all zero:
     GPT-2 has them."""
@@ -47,8 +52,18 @@ def main(argv: list[str]) -> int:
 
     from_run = runs.is_run(options.source)
     to = options.to
+    if to == "peft":
+        return write_adapter(options)
+    rounds = options.dtype != "float32"
     if to == "other":
-        to = "huggingface" if from_run else "run"
+        to = "huggingface" if from_run or rounds else "run"
+    if to == "huggingface" and write_classifier(options):
+        return 0
+    if to == "run" and rounds:
+        raise ConfigError(
+            f"a run keeps float32, got dtype {options.dtype}: leave it, or write a "
+            "Hugging Face folder with --to huggingface"
+        )
     if from_run:
         params, cfg, tokenizer = model.load(options.source, options.checkpoint)
     else:
@@ -66,6 +81,81 @@ def main(argv: list[str]) -> int:
     form = {"run": "a run", "huggingface": "a Hugging Face folder"}[to]
     size = console.count(sum(leaf.size for leaf in _leaves(params)))
     print(f"{options.folder}: {form} of {size} parameters, from {options.source}")
+    if rounds:
+        print(_cost(params, cfg, tokenizer, options))
+    return 0
+
+
+def _cost(
+    params: "Params", cfg: GPTConfig, tokenizer: "Tokenizer | None", options: Options
+) -> str:
+    """Say what rounding costs, by reading back what was written."""
+    if options.text is None or tokenizer is None:
+        missing = "--text FILE" if options.text is None else "a tokenizer"
+        return f"perplexity not measured: it needs {missing}"
+    from jaxllm.cli import evaluate, model
+    from jaxllm.pretrained import load
+
+    ids = model.text_ids(options.source, tokenizer, options.text, "text")
+    rounded, _, _ = load.load_pretrained(options.folder)
+    before, after = (
+        evaluate.measure(each, cfg, tokenizer, ids)["perplexity"]
+        for each in (params, rounded)
+    )
+    return (
+        f"perplexity {after:,.2f} in {options.dtype}, {before:,.2f} before "
+        f"({after / before - 1:+.2%}), on {len(ids):,} tokens of {options.text}"
+    )
+
+
+def write_classifier(options: Options) -> bool:
+    """Write a classifier's run as a folder that transformers opens; tell if it is one.
+
+    Raises:
+        ConfigError: it judges a text otherwise than GPT2ForSequenceClassification does.
+    """
+    from jaxllm.finetuning import opening, tasks
+    from jaxllm.pretrained import save, surgery
+
+    cfg = opening.read_classifier(options.source)
+    if cfg is None:
+        return False
+    wanted = {"pooling": "last", "read_padding": False, "causal": True}
+    for name, value in wanted.items():
+        if (got := getattr(cfg.classify, name)) != value:
+            raise ConfigError(
+                f"GPT2ForSequenceClassification needs classify.{name}={value!r}, "
+                f"got {got!r}"
+            )
+    params, model, tokenizer = opening.open_model(options.source, options.checkpoint)
+    if options.add_qkv_bias:
+        params, model = surgery.add_qkv_bias(params, model)
+    labels = cfg.classify.labels or ()
+    save.save_classifier(
+        params,
+        model,
+        tokenizer,
+        options.folder,
+        labels,
+        max_length=tasks.max_length(cfg, model),
+        dtype=options.dtype,
+    )
+    print(
+        f"{options.folder}: a Hugging Face classifier of {', '.join(labels)}, "
+        f"from {options.source}"
+    )
+    return True
+
+
+def write_adapter(options: Options) -> int:
+    """Write the adapter that a run has learned as a folder that PEFT opens."""
+    from jaxllm.finetuning import opening, peft
+
+    step = options.checkpoint
+    adapter, cfg = opening.load_adapter(options.source, step=opening.step_of(step))
+    peft.save_adapters(adapter, cfg, options.folder)
+    size = console.count(sum(leaf.size for leaf in _leaves(adapter.adapters)))
+    print(f"{options.folder}: an adapter of {size} numbers, from {options.source}")
     return 0
 
 

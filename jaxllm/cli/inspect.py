@@ -51,17 +51,9 @@ class Options:
 def main(argv: list[str]) -> int:
     """Print parameters, memory and arithmetic of one model."""
     options = arguments.parse(Options, argv, "jaxllm inspect")
-    cfg = find_config(options.model, options.vocab_size)
-    if options.dtype != "config":
-        cfg = dataclasses.replace(cfg, dtype=options.dtype)
-    for name, least in (("batch_size", 1), ("devices", 1), ("context", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ConfigError(f"{name} must be >= {least}, got {value}")
-    if not 0 < options.utilisation <= 1:
-        raise ConfigError(f"utilisation must be in (0, 1], got {options.utilisation}")
+    cfg = chosen_config(options)
     print(
-        f"{options.model}: {cfg.n_layers} layers, {cfg.n_heads} heads, "
+        f"{options.model}: {cfg.n_layers} layers, {_heads(cfg)}, "
         f"width {cfg.emb_dim:,}, context {cfg.context_length:,}, "
         f"{cfg.vocab_size:,} tokens\n"
     )
@@ -74,6 +66,26 @@ def main(argv: list[str]) -> int:
         print()
         _print_compiled(cfg, options)
     return 0
+
+
+def _heads(cfg: GPTConfig) -> str:
+    if cfg.kv_heads == cfg.n_heads:
+        return f"{cfg.n_heads} heads"
+    return f"{cfg.n_heads} heads ({cfg.kv_heads} of keys and values)"
+
+
+def chosen_config(options: Options) -> GPTConfig:
+    """Find the model that the options mean, and refuse options out of range."""
+    cfg = find_config(options.model, options.vocab_size)
+    if options.dtype != "config":
+        cfg = dataclasses.replace(cfg, dtype=options.dtype)
+    for name, least in (("batch_size", 1), ("devices", 1), ("context", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ConfigError(f"{name} must be >= {least}, got {value}")
+    if not 0 < options.utilisation <= 1:
+        raise ConfigError(f"utilisation must be in (0, 1], got {options.utilisation}")
+    return cfg
 
 
 def find_config(model: str, vocab_size: int | None = None) -> GPTConfig:
@@ -134,16 +146,27 @@ def _print_parameters(cfg: GPTConfig) -> None:
     print(f"this model's head is {'tied' if cfg.tied_head else 'untied'}")
 
 
-def _print_memory(cfg: GPTConfig, options: Options) -> None:
+def held_bytes(cfg: GPTConfig, options: Options) -> dict[str, dict[str, int]]:
+    """Estimate what a device holds, part by part, in each kind of work."""
     B, T, shards = _batch(cfg, options)
-    plain, remat = (dataclasses.replace(cfg, remat=name) for name in ("none", "block"))
-    held = {
+    plain, remat = _without_and_with_remat(cfg)
+    return {
         "training": accounting.training_bytes(plain, B, T, shards=shards),
         "with remat": accounting.training_bytes(remat, B, T, shards=shards),
         "generating": accounting.generation_bytes(cfg, B, T, shards=shards),
     }
+
+
+def _without_and_with_remat(cfg: GPTConfig) -> tuple[GPTConfig, GPTConfig]:
+    plain = dataclasses.replace(cfg, remat="none")
+    return plain, dataclasses.replace(cfg, remat="block")
+
+
+def _print_memory(cfg: GPTConfig, options: Options) -> None:
+    B, T, shards = _batch(cfg, options)
+    held = held_bytes(cfg, options)
     parts = list(dict.fromkeys(part for column in held.values() for part in column))
-    memory = _memory(options)
+    memory = device_memory(options)
     widest = memory or max(sum(column.values()) for column in held.values())
     unit, name = (1e9, "GB") if widest >= 1e9 else (1e6, "MB")
     console.table(
@@ -167,7 +190,8 @@ def _print_memory(cfg: GPTConfig, options: Options) -> None:
     print(" " * 12 + ", ".join(f"{_letter(part)} {part}" for part in parts))
     if memory:
         room = (
-            devices.largest_batch(c, memory, T, shards=shards) for c in (plain, remat)
+            devices.largest_batch(c, memory, T, shards=shards)
+            for c in _without_and_with_remat(cfg)
         )
         print("room for batches of {:,}, with remat {:,}".format(*room))
 
@@ -176,7 +200,8 @@ def _batch(cfg: GPTConfig, options: Options) -> tuple[int, int, int]:
     return options.batch_size, options.context or cfg.context_length, options.devices
 
 
-def _memory(options: Options) -> float | None:
+def device_memory(options: Options) -> float | None:
+    """Tell the bytes to fit into; None where neither they nor a device are named."""
     if options.memory is not None:
         return devices.parse_memory(options.memory)
     return devices.find(options.device).memory if options.device else None

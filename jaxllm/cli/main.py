@@ -7,20 +7,24 @@ import sys
 
 import jaxllm
 from jaxllm.cli import arguments, runtime
-from jaxllm.errors import JaxllmError
+from jaxllm.errors import JaxllmError, ProcessLostError
 
 # In the order of a model's life. The module of that name is imported when it is run.
 COMMANDS = {
     "prepare": "tokenize a corpus into a token store",
     "train": "pretrain a model from a config, or resume a run",
     "evaluate": "measure loss, perplexity and bits per byte",
+    "lm_eval": "run EleutherAI's lm-evaluation-harness",
+    "judge": "let another model grade answers",
     "generate": "complete a prompt",
     "chat": "talk with a model in the terminal",
     "finetune": "train a classifier, an assistant, or LoRA",
+    "classify": "tell the classes of texts",
     "convert": "exchange models with Hugging Face and OpenAI's GPT-2",
     "tokenizer": "train, encode, decode, compare",
     "vectors": "train word2vec; similar, analogy, plot",
     "inspect": "count parameters, memory and FLOPs of a config or a run",
+    "plot": "draw losses, attention, positions, lengths, memory",
     "verify": "recompute the figures of the notes",
 }
 
@@ -31,6 +35,11 @@ def main(argv: list[str] | None = None) -> int:
         return _run(sys.argv[1:] if argv is None else argv)
     except SystemExit as stop:  # argparse ends so after --help.
         return int(stop.code or 0)
+    except ProcessLostError as error:
+        _fail(str(error))
+        sys.stdout.flush()
+        # The ordinary end of a process would wait for the one that is gone.
+        os._exit(1)
     except JaxllmError as error:
         return _fail(str(error))
     except BrokenPipeError:  # The reader of a pipe, such as `head`, has seen enough.

@@ -2,19 +2,17 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxllm.cli.options import TextOptions
 from jaxllm.config import GPTConfig
-from jaxllm.data import corpora, tokenizers
-from jaxllm.errors import CheckpointError, ConfigError, DataError
-from jaxllm.inference import generate, sampling
-from jaxllm.pretrained import load as pretrained
-from jaxllm.training import preparation, runs
+from jaxllm.data import corpora, instructions, templates, tokenizers
+from jaxllm.errors import ConfigError, DataError
+from jaxllm.finetuning import opening
+from jaxllm.inference.generate import Overflow
+from jaxllm.training import runs
 from jaxllm.types import Params
 
 
@@ -25,21 +23,31 @@ def load(
 
     Args:
         checkpoint: last, best, or the step of one, in a run directory.
+
+    Raises:
+        ConfigError: it is a classifier, which writes no text.
     """
-    if runs.is_run(source):
-        if checkpoint in ("last", "best"):
-            return runs.load_run(source, step=checkpoint)
-        if checkpoint.isdigit():
-            return runs.load_run(source, step=int(checkpoint))
+    params, cfg, tokenizer = opening.open_model(source, checkpoint)
+    if "classifier" in params:
         raise ConfigError(
-            f"checkpoint must be last, best, or a step, got {checkpoint!r}"
+            f"{source} is a classifier, which writes no text; ask it with "
+            "`jaxllm classify`"
         )
-    if not os.path.isdir(source):
-        raise CheckpointError(f"a run must be a folder that exists, got {source!r}")
-    params, cfg, tokenizer = pretrained.load_pretrained(source)
-    if tokenizer is None:
-        raise CheckpointError(f"{source} has no tokenizer; GPT-2's files say its words")
     return params, cfg, tokenizer
+
+
+def find_template(options: TextOptions) -> templates.AnyTemplate | None:
+    """Find what is written around a person's words; None for nothing."""
+    if options.raw:
+        if options.template is not None:
+            raise ConfigError(
+                f"raw text has no template, got template {options.template!r}"
+            )
+        return None
+    if options.template is not None:
+        return templates.load(options.template)
+    own = os.path.join(options.run, templates.FILE)
+    return templates.load(own) if os.path.isfile(own) else None
 
 
 def text_ids(
@@ -50,9 +58,11 @@ def text_ids(
     Args:
         text: a corpus; None takes what the run has held out.
     """
-    if text is None and not runs.is_run(run):
-        raise ConfigError(f"text must be given: {run} is no run, and holds nothing out")
+    if text is None and (not runs.is_run(run) or opening.is_finetuned(run)):
+        raise ConfigError(f"text must be given: {run} holds no text of its own out")
     if text is None:
+        from jaxllm.training import preparation
+
         cfg = dataclasses.replace(runs.read_config(run), run_dir=run)
         store = preparation.find_tokens(cfg, tokenizer, 1, lambda kind, record: None)
         return store.validation
@@ -65,49 +75,51 @@ def text_ids(
 
 
 def encode_prompt(
-    text: str, tokenizer: tokenizers.Tokenizer, cfg: GPTConfig
+    text: str,
+    tokenizer: tokenizers.Tokenizer,
+    cfg: GPTConfig,
+    overflow: Overflow = "error",
 ) -> np.ndarray:
     """Turn a prompt into ids; special tokens in it count, and nothing begins a text.
 
     Raises:
-        DataError: the prompt is longer than the context.
+        DataError: the prompt is longer than the context, where that is an error, or
+            it is empty and the tokenizer has no end of a text to begin one with.
     """
     ids = tokenizer.encode(text, allow_special=True)
     if not len(ids) and tokenizer.end_of_text is not None:
         ids = np.array([tokenizer.end_of_text], np.int32)
-    if len(ids) > cfg.context_length:
+    if not len(ids):
+        raise DataError(
+            "a prompt must have at least one token, got none, and this tokenizer has "
+            "no token that begins a text"
+        )
+    return _checked(ids, cfg, overflow)
+
+
+def encode_request(
+    text: str,
+    template: templates.AnyTemplate,
+    tokenizer: tokenizers.Tokenizer,
+    cfg: GPTConfig,
+    overflow: Overflow = "error",
+) -> np.ndarray:
+    """Turn what a person asks of an assistant into ids, up to where it is to answer.
+
+    Raises:
+        DataError: nothing is asked, or more than the context holds.
+    """
+    if not text.strip():
+        raise DataError(f"a prompt must ask something, got {text!r}")
+    asked = [{"role": templates.USER, "content": text}]
+    ids = instructions.encode_conversation(asked, template, tokenizer)
+    return _checked(ids, cfg, overflow)
+
+
+def _checked(ids: np.ndarray, cfg: GPTConfig, overflow: Overflow) -> np.ndarray:
+    if overflow == "error" and len(ids) > cfg.context_length:
         raise DataError(
             f"a prompt must have at most {cfg.context_length} tokens, the context of "
-            f"the model, got {len(ids)}"
+            f"the model, got {len(ids)}; --overflow keep_last reads its end only"
         )
     return ids
-
-
-def stream_text(
-    params: Params,
-    prompt: np.ndarray,
-    cfg: GPTConfig,
-    tokenizer: tokenizers.Tokenizer,
-    options: TextOptions,
-    turn: int = 0,
-) -> Iterator[str]:
-    """Yield what follows a prompt, as it comes, up to the end of the text.
-
-    Args:
-        turn: which text of a conversation this is; each draws differently.
-    """
-    end = tokenizer.end_of_text
-    pieces = generate.stream(
-        params,
-        [prompt],
-        cfg,
-        max_new_tokens=options.max_new_tokens,
-        sampling=sampling.Sampling(
-            temperature=options.temperature, top_k=options.top_k, top_p=options.top_p
-        ),
-        stop_tokens=() if end is None else (end,),
-        overflow="slide",
-        key=jax.random.fold_in(jax.random.key(options.seed), turn),
-    )
-    tokens = (token for (row,) in pieces for token in row.tolist())
-    yield from generate.text_of(tokens, tokenizer)

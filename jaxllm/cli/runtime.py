@@ -18,10 +18,12 @@ def start() -> None:
     keep_pages()
     # orbax tells of every file through absl; what is wrong reaches us as an exception.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    # Read by JAX when it is imported, here and in processes that this one starts.
+    # Read by JAX when it is imported, here and in processes that this one starts. Small
+    # programs are kept, too: there are many, and it takes 50 ms to compile one, 10 to
+    # read it.
     compiled = disk.cache_folder() / "compiled"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def keep_pages() -> None:

@@ -8,14 +8,21 @@ import time
 
 from jaxllm.cli import arguments, console
 from jaxllm.config import TokenizerConfig
-from jaxllm.data import corpora, tokenizers
+from jaxllm.data import corpora, disk, tokenizers
 
 
 def main(argv: list[str]) -> int:
-    """Run one of the four sub-commands."""
-    commands = {"train": train, "encode": encode, "decode": decode, "compare": compare}
+    """Run one of the sub-commands."""
+    commands = {
+        "train": train,
+        "show": show,
+        "encode": encode,
+        "decode": decode,
+        "compare": compare,
+    }
     lines = {
         "train": "learn a vocabulary from a corpus",
+        "show": "how a text is cut, in colour",
         "encode": "text to token ids",
         "decode": "token ids to text",
         "compare": "tokens per text, for several tokenizers",
@@ -54,6 +61,39 @@ def train(argv: list[str]) -> int:
     taken = console.duration(time.monotonic() - start)
     print(f"{options.out}: {tokenizer.vocab_size:,} tokens, learned in {taken}")
     print(f"hash {tokenizer.hash}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Show:
+    """Show how a text is cut into tokens: coloured, or with bars in a pipe."""
+
+    tokenizer: str
+    """gpt2, another name that tiktoken knows, or a saved tokenizer.json."""
+    text: str
+    """The text; - reads it from standard input. Special tokens in it count."""
+    html: str | None = None
+    """A page of HTML to write, with the id of each token under the pointer."""
+
+
+def show(argv: list[str]) -> int:
+    """Print the pieces of a text and their number, or write them as a page."""
+    options = arguments.parse(Show, argv, "jaxllm tokenizer show")
+    from jaxllm.plots import pieces
+
+    tokenizer = tokenizers.load(options.tokenizer)
+    text = sys.stdin.read() if options.text == "-" else options.text
+    ids = tokenizer.encode(text, allow_special=True).tolist()
+    tokens = [tokenizer.token_bytes(id) for id in ids]
+    if options.html:
+        page = pieces.html_page(tokens, ids, title=options.tokenizer)
+        with disk.atomic_writer(options.html) as file:
+            file.write(page.encode())
+        print(options.html)
+        return 0
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(pieces.terminal_text(tokens, colour=colour))
+    print(f"{len(ids):,} tokens, {len(text.encode()):,} bytes")
     return 0
 
 

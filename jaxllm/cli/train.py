@@ -1,5 +1,6 @@
 """`jaxllm train`: a config in, a trained model and its run directory out."""
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -10,8 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxllm.cli import arguments, console
-from jaxllm.config import TrainConfig
-from jaxllm.errors import CheckpointError
+from jaxllm.config import ProcessConfig, TrainConfig
 
 # Seconds between two drawings of the loss curve while a run goes on.
 PLOT_INTERVAL = 30.0
@@ -24,33 +24,37 @@ class Options(TrainConfig):
     Ctrl-C ends a run after the step under way, with a checkpoint.
     """
 
+    process: ProcessConfig = dataclasses.field(default_factory=ProcessConfig)
+    """The other processes of the job."""
     resume: str | None = None
     """Run directory to go on with, after its last good checkpoint."""
+    restart: bool = False
+    """Go on with run_dir if it has begun, else begin it: the same line each time."""
+    profile: int = 0
+    """Steps to trace into the run's folder `profile`, for Perfetto or TensorBoard."""
 
 
 def main(argv: list[str]) -> int:
     """Train, show how it goes, and say what came of it."""
-    resumed = arguments.peek(argv, "resume")
-    if resumed is not None:
-        own = pathlib.Path(resumed) / "config.yaml"
-        if not own.is_file():
-            raise CheckpointError(f"resume must be a run directory, {own} is missing")
-        # A run may have been moved, so where it is counts, not where it was.
-        argv = ["--config", str(own), *argv, "--run_dir", resumed]
-    cfg = _train_config(arguments.parse(Options, argv, "jaxllm train"))
+    argv, resumed = arguments.resuming(argv)
+    options = arguments.parse(Options, argv, "jaxllm train")
+    cfg = _train_config(options)
 
     from jaxllm.distributed import startup
     from jaxllm.inference import samples
-    from jaxllm.training import loop
+    from jaxllm.training import loop, runs
 
-    startup.initialize()
+    # Asked before the others are joined, who could have begun it meanwhile.
+    resume = resumed is not None or (options.restart and runs.has_trained(cfg.run_dir))
+    startup.initialize(options.process)
     with shown(cfg) as on_event:
         result = loop.train(
             cfg,
-            resume=resumed is not None,
+            resume=resume,
             processes=os.cpu_count() or 1,
             on_event=on_event,
             sample=samples.continue_prompts,
+            profile_steps=options.profile,
         )
     return 130 if result.interrupted else 0
 
@@ -59,6 +63,7 @@ def main(argv: list[str]) -> int:
 def shown(cfg: TrainConfig) -> Iterator[Any]:
     """Give the on_event of the loop that shows a run, and sums it up at its end."""
     facts: dict[str, Any] = {}  # the latest of each
+    seconds = collections.Counter()
     report: console.Report | None = None
     drawn = time.monotonic()
     with contextlib.ExitStack() as bars:
@@ -66,6 +71,7 @@ def shown(cfg: TrainConfig) -> Iterator[Any]:
         def on_event(kind: str, record: dict[str, Any]) -> None:
             nonlocal report, drawn
             facts.update(record)
+            seconds.update(record.get("seconds", {}))
             match kind:
                 case "tokenizing":
                     report = report or bars.enter_context(
@@ -83,13 +89,13 @@ def shown(cfg: TrainConfig) -> Iterator[Any]:
                 case "evaluation":
                     say(f"step {record['step']:,}: {quality_line(record)}")
                     if time.monotonic() - drawn > PLOT_INTERVAL:
-                        draw_loss(cfg.run_dir, facts)
+                        draw_loss(cfg.run_dir)
                         drawn = time.monotonic()
 
         yield on_event
     if "total_steps" in facts:
-        draw_loss(cfg.run_dir, facts)
-        print(summary(cfg, facts))
+        draw_loss(cfg.run_dir)
+        print(summary(cfg, facts | {"seconds": dict(seconds)}))
 
 
 def say(line: str) -> None:
@@ -100,9 +106,9 @@ def say(line: str) -> None:
 def description(start: dict[str, Any]) -> str:
     """Tell what is about to be trained, on what.
 
-    >>> description({"parameters": 10_700_000, "train_tokens": 1_003_854,
-    ...     "validation_tokens": 111_540, "devices": 1, "platform": "cpu"})
-    '10.7M parameters, 1.0M tokens to train on, 111.5K held out, 1 cpu device'
+    >>> description({"parameters": 10_700_000, "train_tokens": 1_003_854, "devices": 1,
+    ...     "validation_tokens": 111_540, "platform": "cpu", "attention": "blocked"})
+    '10.7M parameters, 1.0M tokens to train on, ..., 1 cpu device, blocked attention'
     """
     parameters, tokens, held_out = (
         console.count(start[name])
@@ -112,6 +118,7 @@ def description(start: dict[str, Any]) -> str:
     return (
         f"{parameters} parameters, {tokens} tokens to train on, {held_out} held out, "
         + (devices if start["devices"] == 1 else f"{devices}s")
+        + f", {start['attention']} attention"
     )
 
 
@@ -159,6 +166,12 @@ def summary(cfg: TrainConfig, facts: dict[str, Any]) -> str:
         lines += ["", text]
     if lines:
         lines.append("")
+    lines.append(time_line(facts["seconds"]))
+    if (run / "profile").is_dir():
+        lines.append(
+            f"traces in {run / 'profile'}: open a *.trace.json.gz in "
+            "https://ui.perfetto.dev, or all with tensorboard --logdir"
+        )
     lines.append(
         f"loss plot: {run / 'plots' / 'loss.png'}; samples: {run / 'samples.md'}"
     )
@@ -172,16 +185,33 @@ def summary(cfg: TrainConfig, facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw_loss(run_dir: str, facts: dict[str, Any]) -> None:
+def time_line(seconds: dict[str, float]) -> str:
+    """Say where the time of a run went.
+
+    >>> time_line({"total": 200.0, "data": 0.1, "compile": 6.0, "checkpoint": 1.0,
+    ...     "evaluation": 8.0, "step": 184.9})
+    '200 s: steps 92.5 %, waiting for data 0.1 %, compiling 3.0 %, evaluation 4.0 %,
+    checkpoints 0.5 %'
+    """
+    words = {
+        "step": "steps",
+        "data": "waiting for data",
+        "compile": "compiling",
+        "evaluation": "evaluation",
+        "checkpoint": "checkpoints",
+    }
+    total = max(seconds["total"], 1e-9)
+    parts = (f"{word} {seconds[n] / total:.1%}" for n, word in words.items())
+    return f"{total:,.0f} s: " + ", ".join(parts).replace("%", " %")
+
+
+def draw_loss(run_dir: str) -> None:
     """Draw the loss curve of a run from its metrics."""
-    from jaxllm import plots
+    from jaxllm.plots import curves, figure
     from jaxllm.training import runs
 
-    plots.loss_curve(
-        runs.read_metrics(run_dir),
-        pathlib.Path(run_dir) / "plots" / "loss.png",
-        unigram_entropy=facts["unigram_entropy"],
-    )
+    picture = curves.loss_curve(runs.read_metrics(run_dir))
+    figure.save(picture, pathlib.Path(run_dir) / "plots" / "loss.png")
 
 
 def _train_config(options: Options) -> TrainConfig:

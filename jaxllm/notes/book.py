@@ -16,8 +16,8 @@ import numpy as np
 
 from jaxllm.config import GPTConfig, gpt2_config
 from jaxllm.data import corpora, labelled, records, tokenizers
-from jaxllm.data.instructions import Template
 from jaxllm.data.labelled import Labelled
+from jaxllm.data.templates import Template
 from jaxllm.data.tokenizers import Tokenizer
 from jaxllm.errors import CheckpointError, DataError
 from jaxllm.models import blocks, dropout, embeddings, linear

@@ -25,10 +25,10 @@ import numpy as np
 from jaxllm import accounting
 from jaxllm.config import DataConfig, GPTConfig, OptimizerConfig
 from jaxllm.config import gpt2_config, gpt3_config
-from jaxllm.data import batches, gpt2_merges, instructions, labelled, records
-from jaxllm.data import tokenizers, windows, words
+from jaxllm.data import batches, gpt2_merges, instructions, labelled, layouts, records
+from jaxllm.data import templates, tokenizers, windows, words
 from jaxllm.finetuning import heads, lora, preference, trainable
-from jaxllm.inference import generate, sampling
+from jaxllm.inference import filters, generate, sampling
 from jaxllm.models import attention, blocks, dropout, gpt
 from jaxllm.notes import book, draws, pretraining, stream
 from jaxllm.training import evaluation, losses, optimizers

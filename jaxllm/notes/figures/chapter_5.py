@@ -168,7 +168,7 @@ FIGURES = (
         "next-word-top-3-probabilities",
         "E",
         "ch05",
-        "jax.nn.softmax(sampling.keep_top_k(book.NEXT_WORD, 3))",
+        "jax.nn.softmax(filters.keep_top_k(book.NEXT_WORD, 3))",
         Printed("0.0615 0 0 0.5775 0 0 0 0.3610 0"),
         "The book's generate compares logits with a threshold of shape (B,), which is "
         "right for one row only; keep_top_k has a threshold per row.",

@@ -2,7 +2,7 @@
 
 from jaxllm.notes.figure import Figure, LeftOut, Printed
 
-_NO_CLASSIFIER = "needs finetuning to classify, which jaxllm does not have"
+_FROM_WEIGHTS = "needs GPT-2's weights; configs/spam_gpt2.yaml is the run for it"
 
 # The book's reader samples with pandas, which draws as NumPy's first generator does.
 _BALANCED = (
@@ -117,24 +117,24 @@ LEFT_OUT = (
         "spam-before-training",
         "W",
         "ch06: 46.25, 45.00 and 48.75 %; losses 2.453, 2.583 and 2.322",
-        _NO_CLASSIFIER,
+        _FROM_WEIGHTS,
     ),
     LeftOut(
         "spam-classification",
         "W",
         "ch06: losses 2.153/2.392 ... 0.083/0.074; 97.21, 97.32 and 95.67 %",
-        _NO_CLASSIFIER,
+        _FROM_WEIGHTS,
     ),
     LeftOut(
         "spam-variants",
         "W",
         "ch06/02 and ch06/03: accuracies of 19 variants, and on film reviews",
-        _NO_CLASSIFIER,
+        _FROM_WEIGHTS,
     ),
     LeftOut(
         "lora-classification",
         "W",
         "appendix E: 99.81, 97.99 and 96.67 %",
-        _NO_CLASSIFIER,
+        _FROM_WEIGHTS,
     ),
 )

@@ -2,7 +2,7 @@
 
 from jaxllm.notes.figure import Figure, LeftOut, Printed, ids
 
-_NO_ASSISTANT = "needs finetuning on instructions, which jaxllm does not have"
+_FROM_WEIGHTS = "needs GPT-2's weights; configs/assistant_gpt2.yaml is the run for it"
 _LOGITS = (
     "logits = np.array([[-1.0, 1.0], [-0.5, 1.5], [-0.5, 1.5]])\n"
     "targets = np.array([0, 1, 1])\n"
@@ -14,7 +14,7 @@ _SPLIT = (
 _ENCODED = (
     _SPLIT + 'gpt2 = tokenizers.load("gpt2")\n'
     "examples = [\n"
-    "    instructions.encode_record(record, instructions.ALPACA, gpt2)\n"
+    "    instructions.encode_record(record, templates.ALPACA, gpt2)\n"
     "    for record in train]\n"
 )
 _BATCHES = (
@@ -22,9 +22,10 @@ _BATCHES = (
     "rows = records.batch_rows(order, 8, drop_last=True)\n"
 )
 _THREE = (
-    "texts = [0, 1, 2, 3, 4], [5, 6], [7, 8, 9]\n"
-    "examples = [instructions.Example(np.array(text), 0) for text in texts]\n"
-    "batch, _ = instructions.collate(examples, 50256)\n"
+    "texts = [0, 1, 2, 3, 4, 50256], [5, 6, 50256], [7, 8, 9, 50256]\n"
+    "examples = [instructions.Example(np.array(text), np.ones(len(text), bool))\n"
+    "    for text in texts]\n"
+    "batch = instructions.collate(examples, 50256)\n"
 )
 
 FIGURES = (
@@ -68,7 +69,7 @@ FIGURES = (
         "instruction-longest",
         "E",
         "ch07; tokens of the longest example to train on",
-        _ENCODED + "max(len(example.ids) for example in examples)",
+        _ENCODED + "max(len(example.ids) - 1 for example in examples)",
         91,
     ),
     Figure(
@@ -118,7 +119,7 @@ FIGURES = (
         "R",
         "ch07; the first ten batches",
         _ENCODED + _BATCHES + "first_ten = [\n"
-        "    instructions.collate([examples[i] for i in batch], 50256)[0]\n"
+        "    instructions.collate([examples[i] for i in batch], 50256)\n"
         "    for batch in rows[:10]]\n"
         "[batch.inputs.shape[1] for batch in first_ten]",
         [61, 76, 73, 68, 65, 72, 80, 67, 62, 75],
@@ -135,11 +136,11 @@ FIGURES = (
         "instruction-mask",
         "E",
         "ch07 exercise 7.2; targets of the second of three texts, 64 wide",
-        "template = book.heading_in_response(instructions.ALPACA)\n"
+        "template = book.heading_in_response(templates.ALPACA)\n"
         'gpt2 = tokenizers.load("gpt2")\n'
         "examples = [instructions.encode_record(record, template, gpt2)\n"
         "    for record in book.THREE_INSTRUCTIONS]\n"
-        "batch, _ = instructions.collate(examples, 50256, response_only=True)\n"
+        "batch = instructions.collate(examples, 50256, response_only=True)\n"
         "np.where(batch.mask, batch.targets, -100)[1]",
         [-100] * 46
         + ids("198 198 21017 18261 25 198 34 12204 375 576 11 42651 11 1168 37052")
@@ -151,8 +152,8 @@ FIGURES = (
         "phi-3-prompt",
         "E",
         "ch07 exercise 7.1; without the heading of the response",
-        "template = book.heading_in_response(instructions.PHI_3)\n"
-        "instructions.write_prompt(book.instruction_records()[50], template)",
+        "template = book.heading_in_response(templates.PHI_3)\n"
+        "layouts.write_prompt(book.instruction_records()[50], template)",
         "<|user|>\nIdentify the correct spelling of the following word.\nOcassion",
     ),
     Figure(
@@ -194,19 +195,19 @@ LEFT_OUT = (
         "instruction-finetuning",
         "W",
         "ch07: losses 3.8259/3.7619 before, 2.637/2.626 ... 0.300/0.659",
-        _NO_ASSISTANT,
+        _FROM_WEIGHTS,
     ),
     LeftOut(
         "instruction-answers",
         "W",
         "ch07: three answers, the judges' scores, the exercises",
-        _NO_ASSISTANT,
+        _FROM_WEIGHTS,
     ),
     LeftOut(
         "preference-tuning",
         "W",
         "ch07/04: 0.606/0.610, margins 2.008/1.975",
-        "needs training on pairs of answers, which jaxllm does not have",
+        "needs GPT-2's weights; configs/preference.yaml is such a run",
     ),
     LeftOut(
         "parameters-of-other-families",

@@ -1,0 +1,1 @@
+"""Arrays in, pictures out: the only door to matplotlib."""

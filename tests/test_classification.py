@@ -1,0 +1,100 @@
+"""What a classifier learns: texts that neither padding, order nor slices change."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import CFG, random_params
+
+from jaxllm.data.labelled import TextBatch
+from jaxllm.finetuning import classification, heads
+from jaxllm.finetuning.config import ClassifyConfig, ExamplesConfig, FinetuneConfig
+from jaxllm.training import steps
+
+PARAMS = heads.attach_classifier(random_params(), CFG, 3, key=jax.random.key(1))
+SCORE = classification.scorer(ClassifyConfig())
+
+
+@pytest.fixture
+def batch():
+    """Three texts and a row without any, of classes that weigh differently."""
+    lengths = np.array([8, 1, 0, 5], np.int32)
+    ids = np.random.default_rng(0).integers(0, 16, (4, 8), np.int32)
+    labels, weights = np.array([0, 2, 0, 1], np.int32), np.array([0.5, 1, 3])
+    there = (lengths > 0).astype(np.float32)
+    return TextBatch(ids, lengths, labels, there * weights[labels].astype(np.float32))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def step(batch, slices=1):
+    """The sum of losses, the number of texts, and the gradient of the sum."""
+    return steps.summed_gradient(
+        lambda params, rows, key: classification.loss_sum(
+            params, rows, CFG, score=SCORE
+        ),
+        PARAMS,
+        batch,
+        None,
+        slices,
+    )
+
+
+def assert_same_step(one, other):
+    assert int(one[1]) == int(other[1]) == 3
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_is_that_of_each_text_times_its_weight(batch):
+    logits = np.random.default_rng(1).normal(size=(4, 3))
+    total, count = classification.loss_sum(
+        PARAMS, batch, CFG, score=lambda *given, key: jnp.asarray(logits)
+    )
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    losses = -np.log(shares[np.arange(4), batch.labels])
+    np.testing.assert_allclose(total, (batch.weights * losses).sum(), rtol=1e-5)
+    assert int(count) == 3
+
+
+def test_what_pads_a_text_changes_no_loss_and_no_gradient(batch):
+    padding = np.arange(8) >= batch.lengths[:, None]
+    other = batch._replace(inputs=np.where(padding, 9, batch.inputs))
+    assert_same_step(step(other), step(batch))
+
+
+def test_the_order_of_texts_changes_no_step(batch):
+    order = np.array([2, 0, 3, 1])
+    assert_same_step(step(TextBatch(*(leaf[order] for leaf in batch))), step(batch))
+
+
+def test_accumulated_texts_make_the_step_of_the_whole_batch(batch):
+    # One of the slices holds the row without a text.
+    assert_same_step(step(batch, 2), step(batch))
+
+
+def test_a_batch_without_texts_has_loss_zero(batch):
+    nothing = TextBatch(*(np.zeros_like(leaf) for leaf in batch))
+    total, count, gradient = step(nothing)
+    assert total == count == 0
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_no_text_that_judges_a_run_is_read_before_it(tmp_path):
+    # Each text twice, so that copies are on both sides of the split.
+    rows = [
+        f"{kind}\t{kind} {i}\n" for i in range(20) for kind in ("ham", "ham", "spam")
+    ]
+    (tmp_path / "texts.tsv").write_text("".join(rows))
+    cfg = FinetuneConfig(
+        data=ExamplesConfig(
+            file=str(tmp_path / "texts.tsv"), columns=("label", "text")
+        ),
+        classify=ClassifyConfig(balance="undersample"),
+    )
+    _, examples = classification.read(cfg)
+    unjudged = {*classification.read_unjudged(cfg)}
+    judges = {*examples.validation.texts, *examples.test.texts}
+    assert not unjudged & judges
+    assert unjudged | judges == {row.split("\t")[1].strip() for row in rows}

@@ -1,0 +1,129 @@
+"""Gradients by hand are those that JAX derives from the plain forms."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parameters import quick
+from small_models import CFG, random_batch, random_params
+
+from jaxllm.models import blocks, gradients, linear
+from jaxllm.training import losses
+
+LIMITS = {"float32": 1e-5, "bfloat16": 2e-2}
+
+
+def both(fast, plain, arguments, weights):
+    """Value and gradients of two functions, of their results' weighted sums."""
+
+    def summed(function):
+        return lambda *a: (function(*a).astype(jnp.float32) * weights).sum()
+
+    every = tuple(range(len(arguments)))
+    for function in (fast, plain):
+        yield (
+            jax.jit(function)(*arguments),
+            jax.jit(jax.grad(summed(function), every))(*arguments),
+        )
+
+
+def assert_alike(fast, plain, arguments, weights, limit):
+    got, expected = both(fast, plain, arguments, weights)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=limit, atol=limit * np.abs(b).max())
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_layer_norm(new_key, rows, dtype):
+    x = 3 + 2 * jax.random.normal(new_key(), (rows, 8), dtype)
+    scale, bias, weights = (
+        jax.random.normal(new_key(), shape) for shape in ((8,), (8,), (rows, 8))
+    )
+    fast = lambda *a: gradients.layer_norm(*a, 1e-5)  # noqa: E731
+    assert_alike(fast, blocks.layer_norm, (x, scale, bias), weights, LIMITS[dtype])
+
+
+def test_gelu(new_key):
+    x = 3 * jax.random.normal(new_key(), (3, 50))
+    weights = jax.random.normal(new_key(), x.shape)
+    assert_alike(gradients.gelu_tanh, blocks.gelu, (x,), weights, 1e-5)
+
+
+def test_gelu_in_bfloat16_is_computed_in_float32(new_key):
+    x = 3 * jax.random.normal(new_key(), (3, 50), "bfloat16")
+    exact = blocks.gelu(x.astype(jnp.float32)).astype("bfloat16")
+    bent = jax.jit(gradients.gelu_tanh)(x).astype(jnp.float32)
+    np.testing.assert_allclose(bent, exact.astype(jnp.float32), rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [((6,), (2, 5)), ((2, 3), (4,)), ((6,), (1,))]
+)
+def test_linear(new_key, inputs, outputs, dtype, bias):
+    x = jax.random.normal(new_key(), (3, 4, *inputs), dtype)
+    kernel = jax.random.normal(new_key(), inputs + outputs)
+    shift = (jax.random.normal(new_key(), outputs),) if bias else ()
+    weights = jax.random.normal(new_key(), (3, 4, *outputs))
+
+    def of(function):
+        return lambda x, kernel, shift=None: function(
+            x, kernel, shift, len(inputs), jnp.dtype(dtype)
+        )
+
+    assert_alike(
+        of(linear.fast_linear),
+        of(linear.linear),
+        (x, kernel, *shift),
+        weights,
+        LIMITS[dtype],
+    )
+
+
+VARIANTS = {
+    "dropout": {"drop_rate": 0.5},
+    "grouped": {"n_kv_heads": 1, "positions": "rotary", "qkv_bias": False},
+    "alibi": {"positions": "alibi", "tied_head": False, "activation": "gelu_erf"},
+    "window": {"attention_window": 3, "remat": "dots"},
+    "both_ways": {"causal": False, "remat": "block"},
+}
+
+
+@pytest.mark.parametrize("changes", quick(VARIANTS.values(), count=2))
+def test_a_model_learns_the_same_whoever_writes_the_gradients(new_key, changes):
+    fast = dataclasses.replace(CFG, gradients="written", **changes)
+    plain = dataclasses.replace(
+        fast, gradients="derived", attention="plain", remat="none"
+    )
+    params, batch, key = random_params(fast), random_batch(3, cfg=fast), new_key()
+    step = jax.jit(
+        jax.value_and_grad(losses.next_token_loss, has_aux=True), static_argnums=2
+    )
+    (loss, _), gradient = step(params, batch, fast, key=key)
+    (same, _), expected = step(params, batch, plain, key=key)
+    np.testing.assert_allclose(loss, same, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradient,
+        expected,
+    )
+
+
+def test_derived_gradients_know_forward_mode():
+    cfg = dataclasses.replace(CFG, gradients="derived", attention="plain")
+    params, batch = random_params(cfg), random_batch(2)
+
+    def loss(params):
+        return losses.next_token_loss(params, batch, cfg)[0]
+
+    along = jax.tree.map(jnp.ones_like, params)
+    _, slope = jax.jit(lambda p: jax.jvp(loss, (p,), (along,)))(params)
+    gradient = jax.jit(jax.grad(loss))(params)
+    expected = sum(float(leaf.sum()) for leaf in jax.tree.leaves(gradient))
+    np.testing.assert_allclose(slope, expected, rtol=1e-4)
