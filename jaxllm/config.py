@@ -72,8 +72,8 @@ class GPTConfig:
     """What the backward pass recomputes: block, all of a block but its input; dots, all
     but the results of matrix products."""
     unroll: int | None = None
-    """Blocks per iteration of the compiled loop over layers; if null, up to 12 on a
-    CPU, where that is faster, unless they are recomputed; 1 elsewhere."""
+    """Blocks per iteration of the compiled loop over layers; if null, up to 12, which
+    is faster, unless they are recomputed; 1 on a TPU."""
 
     def __post_init__(self) -> None:
         for name in ("context_length emb_dim n_heads n_layers mlp_ratio").split():

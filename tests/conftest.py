@@ -5,16 +5,17 @@ import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile far more than they compute: without LLVM's optimizations they take half
-# the time. What the compiler does at full strength is seen by the tests that start
-# processes of their own, and by the benchmarks.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-        os.environ.get("XLA_FLAGS", ""),
-    ]
-)
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    # Tests compile far more than they compute: without LLVM's optimizations they take
+    # half the time. What the compiler does at full strength is seen by the tests that
+    # start processes of their own, and by the benchmarks.
+    os.environ["XLA_FLAGS"] = " ".join(
+        [
+            "--xla_force_host_platform_device_count=8",
+            "--xla_backend_optimization_level=0",
+            os.environ.get("XLA_FLAGS", ""),
+        ]
+    )
 
 import jax
 import pytest

@@ -48,7 +48,7 @@ def run(loss_sum, *arguments):
 def test_chunks_give_the_whole(
     new_key, monkeypatch, vocab_size, chunk_logits, masked, dtype
 ):
-    monkeypatch.setattr(fused_loss, "_CPU_LOGITS", chunk_logits)
+    monkeypatch.setattr(fused_loss, "_CPU_BYTES", 4 * chunk_logits)
     hidden, head, targets = drawn(new_key, vocab_size, dtype)
     mask = jax.random.bernoulli(new_key(), 0.7, (B, T)) if masked else None
     got = run(fused, hidden, head, targets, mask)
@@ -95,7 +95,7 @@ def test_a_cotangent_scales_the_gradient(new_key):
 
 
 def test_no_array_holds_all_logits(new_key, monkeypatch):
-    monkeypatch.setattr(fused_loss, "_CPU_LOGITS", B * 64)
+    monkeypatch.setattr(fused_loss, "_CPU_BYTES", 4 * B * 64)
     arguments = (*drawn(new_key, 64), None)
     step = jax.value_and_grad(fused, (0, 1), has_aux=True)
     text = jax.jit(step).lower(*arguments).as_text()
@@ -105,7 +105,7 @@ def test_no_array_holds_all_logits(new_key, monkeypatch):
 
 @pytest.mark.parametrize("vocab_size", quick([65, 64]))
 def test_a_mesh_gives_what_one_device_gives(new_key, monkeypatch, vocab_size):
-    monkeypatch.setattr(fused_loss, "_CPU_LOGITS", 3 * B * vocab_size)
+    monkeypatch.setattr(fused_loss, "_CPU_BYTES", 4 * 3 * B * vocab_size)
     arguments = drawn(new_key, vocab_size)
     expected = run(fused, *arguments, None)
     mesh = meshes.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))

@@ -1,6 +1,7 @@
 """Gradients by hand are those that JAX derives from the plain forms."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -64,26 +65,34 @@ def test_gelu_in_bfloat16_is_computed_in_float32(new_key):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize(
-    ("inputs", "outputs"), [((6,), (2, 5)), ((2, 3), (4,)), ((6,), (1,))]
+    ("inputs", "outputs"),
+    [((6,), [(2, 5)]), ((2, 3), [(4,)]), ((6,), [(1,), (2, 3)]), ((6,), 3 * [(2, 2)])],
+    ids=["heads_out", "heads_in", "unlike_side_by_side", "alike_side_by_side"],
 )
 def test_linear(new_key, inputs, outputs, dtype, bias):
     x = jax.random.normal(new_key(), (3, 4, *inputs), dtype)
-    kernel = jax.random.normal(new_key(), inputs + outputs)
-    shift = (jax.random.normal(new_key(), outputs),) if bias else ()
-    weights = jax.random.normal(new_key(), (3, 4, *outputs))
-
-    def of(function):
-        return lambda x, kernel, shift=None: function(
-            x, kernel, shift, len(inputs), jnp.dtype(dtype)
+    layers = [
+        (
+            jax.random.normal(new_key(), inputs + shape),
+            jax.random.normal(new_key(), shape) if bias else None,
         )
+        for shape in outputs
+    ]
+    n_out = sum(math.prod(shape) for shape in outputs)
+    weights = jax.random.normal(new_key(), (3, 4, n_out))
 
-    assert_alike(
-        of(linear.fast_linear),
-        of(linear.linear),
-        (x, kernel, *shift),
-        weights,
-        LIMITS[dtype],
-    )
+    how = len(inputs), jnp.dtype(dtype)
+
+    def joined(ys):
+        return jnp.concatenate([y.reshape(3, 4, -1) for y in ys], axis=-1)
+
+    def fast(x, layers):
+        return joined(linear.fast_linears(x, layers, *how))
+
+    def plain(x, layers):
+        return joined([linear.linear(x, *layer, *how) for layer in layers])
+
+    assert_alike(fast, plain, (x, layers), weights, LIMITS[dtype])
 
 
 VARIANTS = {

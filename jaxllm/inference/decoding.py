@@ -27,6 +27,9 @@ PIECE = 256
 # Tokens that the loop draws per dispatch at most, and the seconds that it aims at: long
 # enough to hide the host, short enough to stream.
 _LOOP, _SECONDS = 64, 0.1
+# Tokens per dispatch on an accelerator, where a loop whose trips are known needs no word
+# from the host for each: GPT-2 124M on an H200 waits 94 us of 500 per token for it.
+_TRIPS = 16
 # Slots of the smallest cache; it doubles.
 _SLOTS = 128
 # XLA's library of element-wise loops (YNN) is slower than what XLA compiles itself: 45
@@ -58,18 +61,28 @@ def decode_windows(
     )
     state = _Decoding(filled, draws.tokens, history)
     yield jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], draws)
-    longest, left, step = max(map(len, windows)), n - 1, 4
+    on_cpu = jax.default_backend() == "cpu"
+    longest, left, step = max(map(len, windows)), n - 1, 4 if on_cpu else _TRIPS
     while left:
-        state = state._replace(cache=with_room(state.cache, cfg, longest, 1))
-        step = min(left, step, room(state.cache, cfg, longest))
+        step = min(left, step)
+        # What is drawn beyond the last token may have no room: nothing reads it.
+        filled = with_room(state.cache, cfg, longest, 1 if on_cpu else step)
+        step = min(step, room(filled, cfg, longest))
         begin = time.perf_counter()
-        state, draws = compiled(_decode)(
-            params, state, step, keys, settings, cfg, logprobs
+        state, draws = compiled(_decode if on_cpu else _decode_fixed)(
+            params,
+            state._replace(cache=filled),
+            step if on_cpu else _TRIPS,
+            keys,
+            settings,
+            cfg,
+            logprobs,
         )
         yield jax.tree.map(lambda leaf, n=step: np.asarray(leaf)[:, :n], draws)
         left, longest = left - step, longest + step
-        pace = step / (time.perf_counter() - begin)
-        step = max(1, min(_LOOP, int(pace * _SECONDS)))
+        if on_cpu:
+            pace = step / (time.perf_counter() - begin)
+            step = max(1, min(_LOOP, int(pace * _SECONDS)))
 
 
 def prefill(
@@ -142,7 +155,7 @@ def compiled(function: Callable) -> Callable:
     )
 
 
-_STATIC = ("cfg", "logprobs", "slots", "n_guesses", "beams", "room")
+_STATIC = ("cfg", "logprobs", "slots", "n_guesses", "beams", "room", "trips")
 _DONATED = ("filled", "state")
 
 
@@ -179,6 +192,12 @@ def _decode(params, state, n, keys, settings, cfg, logprobs) -> tuple[_Decoding,
         return _Decoding(extended, draws.tokens, history), buffers
 
     return jax.lax.fori_loop(0, n, step, (state, _buffers(state, logprobs)))
+
+
+def _decode_fixed(
+    params, state, trips, keys, settings, cfg, logprobs
+) -> tuple[_Decoding, Draws]:
+    return _decode(params, state, trips, keys, settings, cfg, logprobs)
 
 
 def _buffers(state: _Decoding, logprobs: int | None) -> Draws:

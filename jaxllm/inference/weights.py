@@ -4,6 +4,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 
 from jaxllm.config import GPTConfig
 from jaxllm.models import embeddings, gpt, packed
@@ -16,8 +17,9 @@ def decoding_params(
 ) -> Params:
     """Turn parameters into those that `generate` reads fastest, in as many bits.
 
-    Blocks stand apart, and each kernel and the head are stored output by output. Tables
-    that are looked up, biases and norms stay as they are. `generate` does this itself
+    Blocks stand apart, and each kernel and the head are stored output by output; those
+    of queries, keys and values are one. Tables that are looked up, biases and norms
+    stay as they are. `generate` does this itself
     if it is given parameters as trained; do it once where you ask often.
 
     Args:
@@ -59,9 +61,25 @@ def _prepared(params: Params, weights: Weights, panels: bool) -> Params:
         return packed.pack(matrix, leaf.shape[n_inputs:], weights, panels=panels)
 
     head: Array = embeddings.head_matrix(params)
-    stored = jax.tree_util.tree_map_with_path(pack_kernel, gpt.blocks_apart(params))
+    apart = {
+        name: _with_joined_heads(part) if name.startswith("block_") else part
+        for name, part in gpt.blocks_apart(params).items()
+    }
+    stored = jax.tree_util.tree_map_with_path(pack_kernel, apart)
     head = packed.pack(head, head.shape[:1], weights, panels=panels)
     return stored | {"head": {"embedding": head}}
+
+
+def _with_joined_heads(block: Params) -> Params:
+    """Join queries, keys and values into one layer, qkv: one product for three."""
+    attention = dict(block["attention"])
+    layers = [attention.pop(name) for name in ("query", "key", "value")]
+    heads_axis = {"kernel": 1, "bias": 0}  # of (D, N, H) and (N, H)
+    attention["qkv"] = {
+        name: jnp.concatenate([layer[name] for layer in layers], heads_axis[name])
+        for name in layers[0]
+    }
+    return block | {"attention": attention}
 
 
 @functools.partial(jax.jit, static_argnames="weights")

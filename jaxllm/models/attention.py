@@ -279,11 +279,16 @@ class MultiHeadAttention(nn.Module):
         cfg = self.cfg
         N, K, H, D = cfg.n_heads, cfg.kv_heads, cfg.head_dim, cfg.emb_dim
 
-        def project(name: str, n_heads: int) -> Array:
-            heads = linear.Linear(cfg, (D,), (n_heads, H), bias=cfg.qkv_bias, name=name)
-            return heads(x)  # (B, T, n_heads, H)
+        def heads(name: str, n_heads: int) -> linear.Linear:
+            return linear.Linear(cfg, (D,), (n_heads, H), bias=cfg.qkv_bias, name=name)
 
-        query, key, value = project("query", N), project("key", K), project("value", K)
+        if self.has_variable("params", "qkv"):  # of `decoding_params`
+            joined = heads("qkv", N + 2 * K)(x)
+            query, key, value = jnp.split(joined, (N, N + K), axis=2)
+        else:
+            query, key, value = linear.side_by_side(
+                x, [heads("query", N), heads("key", K), heads("value", K)]
+            )  # (B, T, heads, H)
         if cfg.positions == "rotary":
             query = positions.rotate(query, where.position)
             key = positions.rotate(key, where.position)

@@ -117,7 +117,8 @@ def write_cache(cache: LayerCache, key: Array, value: Array) -> LayerCache:
     def write(slots: Array, tokens: Array) -> Array:
         S = slots.shape[1]
         rows = slots.reshape(B, K, S, H)
-        rows = rows.at[row, :, position % S].set(tokens.astype(slots.dtype))
+        tokens = tokens.astype(slots.dtype)
+        rows = rows.at[row, :, position % S].set(tokens, mode="promise_in_bounds")
         return rows.reshape(B * K, S, H)
 
     return cache._replace(key=write(cache.key, key), value=write(cache.value, value))

@@ -116,16 +116,16 @@ def _apply_block(
 def unrolled(cfg: GPTConfig) -> int:
     """Choose how many blocks an iteration of the loop over layers holds.
 
-    On a CPU a training step is 5 to 16 % faster without a loop (0.8M to 124M
-    parameters), and compiles in 17 s instead of 13 for 12 blocks; more would take ever
-    longer.
+    Without a loop a training step is 5 to 16 % faster on a CPU (0.8M to 124M
+    parameters) and 12 % on a GPU (124M), and compiles in 17 s instead of 13 for 12
+    blocks; more would take ever longer.
 
     >>> unrolled(GPTConfig(unroll=2))
     2
     """
     if cfg.unroll is not None:
         return cfg.unroll
-    if jax.default_backend() == "cpu" and cfg.remat == "none":
+    if jax.default_backend() != "tpu" and cfg.remat == "none":
         return min(cfg.n_layers, 12)
     return 1
 

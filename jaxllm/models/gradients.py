@@ -16,37 +16,74 @@ from jax import lax
 
 from jaxllm.types import Array
 
-_ROWS = (((0,), (0,)), ((), ()))  # contract the rows of both operands
+# The axes that are contracted: A @ B, A @ B.T, and A.T @ B.
+_MATRICES, _COLUMNS, _ROWS = ((1,), (0,)), ((1,), (1,)), ((0,), (0,))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: Array, kernel: Array, dtype: jnp.dtype) -> Array:
-    """Multiply in `dtype`, with sums in float32: (R, I) by (I, O), to (R, O).
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def affine(
+    x: Array,
+    kernels: tuple[Array, ...],
+    biases: tuple[Array | None, ...],
+    dtype: jnp.dtype,
+) -> tuple[Array, ...]:
+    """Multiply (R, I) in `dtype` by each of several (I, O), and add the (O,) of each.
 
-    The gradient of the kernel is one product contracted over the rows, in the layout of
-    the kernel; what is kept is x in `dtype`.
+    The gradient of a kernel is one product contracted over the rows, in the layout of
+    the kernel; on an accelerator, kernels of one shape share it, and that of x. What is
+    kept is x in `dtype`.
     """
-    return _product(x, kernel, dtype)[0]
+    return _affine(x, kernels, biases, dtype)[0]
 
 
-def _product(x, kernel, dtype):
+def _affine(x, kernels, biases, dtype):
     saved = x.astype(dtype)
-    y = jnp.dot(saved, kernel.astype(dtype), preferred_element_type=jnp.float32)
-    return y.astype(dtype), (saved, kernel, jnp.zeros((), x.dtype))
+    ys = []
+    for kernel, bias in zip(kernels, biases, strict=True):
+        y = _product(saved, kernel.astype(dtype), _MATRICES, dtype)
+        ys.append(y if bias is None else y + bias.astype(dtype)[None])
+    return tuple(ys), (saved, kernels, biases, jnp.zeros((), x.dtype))
 
 
-def _product_gradient(dtype, saved, dy):
-    x, kernel, like = saved
-    dy = dy.astype(dtype)
-    dx = lax.dot_general(
-        dy, kernel.astype(dtype), (((1,), (1,)), ((), ())),
-        preferred_element_type=jnp.float32,
-    )  # fmt: skip
-    dkernel = lax.dot_general(x, dy, _ROWS, preferred_element_type=jnp.float32)
-    return dx.astype(like.dtype), dkernel.astype(kernel.dtype)
+def _affine_gradient(dtype, saved, dys):
+    x, kernels, biases, like = saved
+    dys = [dy.astype(dtype) for dy in dys]
+    dbiases = tuple(
+        bias if bias is None else dy.sum(axis=0, dtype=jnp.float32).astype(bias.dtype)
+        for dy, bias in zip(dys, biases, strict=True)
+    )
+    alike = len({kernel.shape for kernel in kernels}) == 1
+    if alike and jax.default_backend() != "cpu":
+        # Side by side along an axis of their own: O may be split over devices.
+        dy = jnp.stack(dys, axis=1)  # (R, n, O)
+        kernel = jnp.stack([kernel.astype(dtype) for kernel in kernels], axis=1)
+        dx = _product(dy, kernel, ((1, 2), (1, 2)), dtype)
+        dkernel = _product(x, dy, _ROWS, jnp.float32)  # (I, n, O)
+        dkernels = tuple(dkernel[:, i] for i in range(len(kernels)))
+    else:
+        dx = sum(
+            _product(dy, kernel.astype(dtype), _COLUMNS, dtype)
+            for dy, kernel in zip(dys, kernels, strict=True)
+        )
+        dkernels = tuple(_product(x, dy, _ROWS, jnp.float32) for dy in dys)
+    like_kernels = zip(dkernels, kernels, strict=True)
+    dkernels = tuple(one.astype(kernel.dtype) for one, kernel in like_kernels)
+    return dx.astype(like.dtype), dkernels, dbiases
 
 
-product.defvjp(_product, _product_gradient)
+affine.defvjp(_affine, _affine_gradient)
+
+
+def _product(a, b, axes, dtype):
+    """Contract axes of two arrays with sums in float32, and round these to `dtype`.
+
+    Matrix units add up in float32 and round as they store. XLA on a CPU would add up in
+    the type that is asked for.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    sums = jnp.float32 if on_cpu else dtype
+    y = lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=sums)
+    return y.astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -65,12 +102,19 @@ def _layer_norm(x, scale, bias, eps):
 
 def _layer_norm_gradient(eps, saved, dy):
     x, mean, inverse, scale = saved
+
+    def normal(x):
+        return (x.astype(jnp.float32) - mean) * inverse
+
+    scaled = dy.astype(jnp.float32) * scale[None]
+    along = (scaled * normal(x)).mean(axis=-1, keepdims=True)
+    dx = scaled - scaled.mean(axis=-1, keepdims=True) - normal(x) * along
+    # Sums along rows and sums along columns do not fuse: without the barrier XLA stores
+    # what they share, as float32.
+    x_again, dy = lax.optimization_barrier((x, dy))
     dy = dy.astype(jnp.float32)
-    normal = (x.astype(jnp.float32) - mean) * inverse
-    scaled = dy * scale[None]
-    along = (scaled * normal).mean(axis=-1, keepdims=True)
-    dx = inverse * (scaled - scaled.mean(axis=-1, keepdims=True) - normal * along)
-    return dx.astype(x.dtype), (dy * normal).sum(axis=0), dy.sum(axis=0)
+    dscale = (dy * normal(x_again)).sum(axis=0)
+    return (inverse * dx).astype(x.dtype), dscale, dy.sum(axis=0)
 
 
 layer_norm.defvjp(_layer_norm, _layer_norm_gradient)
@@ -91,7 +135,8 @@ def _gelu(x):
 
 
 def _gelu_gradient(x, dy):
-    y = x.astype(jnp.float32)
+    # Lest XLA find the tanh of the forward pass, and keep that instead, as float32.
+    y = lax.optimization_barrier(x).astype(jnp.float32)
     tanh = jnp.tanh(_SLOPE * (y + _CUBE * y * y * y))
     rise = _SLOPE * (1 + 3 * _CUBE * y * y)
     slope = 0.5 * (1 + tanh) + 0.5 * y * (1 - tanh * tanh) * rise

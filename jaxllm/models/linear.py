@@ -1,6 +1,8 @@
 """Vectors in, projected vectors out: the layer that holds nearly every parameter."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +27,13 @@ class Linear(nn.Module):
     bias: bool = True
     residual: bool = False
 
-    @nn.compact
     def __call__(self, x: Array) -> Array:
+        (y,) = side_by_side(x, [self])
+        return y
+
+    @nn.compact
+    def weights(self) -> tuple[Array | Packed, Array | None]:
+        """Give the kernel, or what decoding has in its place, and the bias."""
         kernel_init, bias_init = initializers(
             self.cfg, fan_in=math.prod(self.inputs), residual=self.residual
         )
@@ -34,10 +41,19 @@ class Linear(nn.Module):
         if not isinstance(kernel, Packed):
             kernel = self.param("kernel", kernel_init, self.inputs + self.outputs)
         bias = self.param("bias", bias_init, self.outputs) if self.bias else None
-        if isinstance(kernel, Packed):
-            return packed_linear(x, kernel, bias, len(self.inputs))
-        apply = fast_linear if self.cfg.gradients == "written" else linear
-        return apply(x, kernel, bias, len(self.inputs), jnp.dtype(self.cfg.dtype))
+        return kernel, bias
+
+
+def side_by_side(x: Array, layers: Sequence[Linear]) -> list[Array]:
+    """Apply linear layers that read the same x, of one config and the same inputs."""
+    cfg, n_inputs = layers[0].cfg, len(layers[0].inputs)
+    weights: Any = [layer.weights() for layer in layers]
+    if isinstance(weights[0][0], Packed):
+        return [packed_linear(x, *pair, n_inputs) for pair in weights]
+    dtype = jnp.dtype(cfg.dtype)
+    if cfg.gradients == "written":
+        return fast_linears(x, weights, n_inputs, dtype)
+    return [linear(x, *pair, n_inputs, dtype) for pair in weights]
 
 
 def linear(
@@ -50,25 +66,25 @@ def linear(
     Array([[21.5]], dtype=float32)
     """
     y = jnp.tensordot(x.astype(dtype), kernel.astype(dtype), n_inputs)
-    return _shifted(y, bias)
+    return _shifted(y, bias, x.ndim - n_inputs)
 
 
-def fast_linear(
-    x: Array, kernel: Array, bias: Array | None, n_inputs: int, dtype: jnp.dtype
-) -> Array:
-    """Compute `linear` as one product of matrices, with its gradient by hand."""
-    lead, inputs = x.shape[: x.ndim - n_inputs], kernel.shape[:n_inputs]
-    outputs = kernel.shape[n_inputs:]
-    matrix = kernel.reshape(math.prod(inputs), math.prod(outputs))
-    y: Array = gradients.product(x.reshape(-1, math.prod(inputs)), matrix, dtype)
-    return _shifted(y.reshape(*lead, *outputs), bias)
-
-
-def _shifted(y: Array, bias: Array | None) -> Array:
-    if bias is not None:
-        lead = tuple(range(y.ndim - bias.ndim))
-        y = y + jnp.expand_dims(bias.astype(y.dtype), lead)
-    return y
+def fast_linears(
+    x: Array,
+    weights: Sequence[tuple[Array, Array | None]],
+    n_inputs: int,
+    dtype: jnp.dtype,
+) -> list[Array]:
+    """Compute `linear` for each layer by matrix products with gradients by hand."""
+    lead, size = x.shape[: x.ndim - n_inputs], math.prod(x.shape[x.ndim - n_inputs :])
+    ys: tuple[Array, ...] = gradients.affine(
+        x.reshape(-1, size),
+        tuple(kernel.reshape(size, -1) for kernel, _ in weights),
+        tuple(None if bias is None else bias.reshape(-1) for _, bias in weights),
+        dtype,
+    )
+    shapes = [lead + kernel.shape[n_inputs:] for kernel, _ in weights]
+    return [y.reshape(shape) for y, shape in zip(ys, shapes, strict=True)]
 
 
 def packed_linear(x: Array, kernel: Packed, bias: Array | None, n_inputs: int) -> Array:
@@ -76,9 +92,13 @@ def packed_linear(x: Array, kernel: Packed, bias: Array | None, n_inputs: int) -
     lead = x.shape[: x.ndim - n_inputs]
     vectors = x.reshape(math.prod(lead), -1)
     y = product(vectors, kernel).reshape(*lead, *kernel.outputs)
-    if bias is not None:
-        y = y + jnp.expand_dims(bias, tuple(range(len(lead))))
-    return y.astype(x.dtype)
+    return _shifted(y, bias, len(lead)).astype(x.dtype)
+
+
+def _shifted(y: Array, bias: Array | None, n_lead: int) -> Array:
+    if bias is None:
+        return y
+    return y + jnp.expand_dims(bias.astype(y.dtype), tuple(range(n_lead)))
 
 
 def initializers(cfg: GPTConfig, fan_in: int, residual: bool = False):

@@ -16,9 +16,9 @@ from jax import lax
 
 from jaxllm.types import Array
 
-# Logits of a chunk. On a CPU they should stay near the cache; an accelerator wants
-# products large enough to fill it.
-_CPU_LOGITS, _ACCELERATOR_LOGITS = 2**24, 2**27
+# Bytes of a chunk's logits. On a CPU they should stay near the cache; an accelerator
+# wants products large enough to fill it.
+_CPU_BYTES, _ACCELERATOR_BYTES = 2**26, 2**30
 # Matrix units want even numbers of rows: GPT-2's 50,257 become 50,304.
 _MULTIPLE = 64
 
@@ -33,7 +33,8 @@ def cross_entropy_sum(
       head: (V, D) float32.
       targets: (B, T) int32.
       mask: (B, T) bool, True = counts; None counts every target.
-      dtype: of the products; sums, softmax and the head's gradient are float32.
+      dtype: of the products, and on an accelerator of the logits that go through its
+        memory; sums, softmax and the head's gradient are float32.
 
     Returns:
       the sum in nats, float32, and the number of targets counted, int32.
@@ -99,7 +100,9 @@ def _padded(head: Array, dtype: jnp.dtype) -> Array:
 
 def _logits(rows: Array, matrix: Array, vocab_size: int) -> Array:
     """Score all tokens, (B, t, V padded) float32; padding never wins anything."""
-    logits = _einsum("btd,vd->btv", rows, matrix)
+    stored = jnp.float32 if jax.default_backend() == "cpu" else rows.dtype
+    logits = jnp.einsum("btd,vd->btv", rows, matrix, preferred_element_type=stored)
+    logits = logits.astype(jnp.float32)
     real = jnp.arange(matrix.shape[0]) < vocab_size
     return jnp.where(real[None, None], logits, jnp.finfo(jnp.float32).min)
 
@@ -117,8 +120,11 @@ def _cut(hidden, targets, mask, vocab_size):
     Rows stay where they are: on a mesh each device has its part of every chunk.
     """
     B, T = targets.shape
-    limit = _CPU_LOGITS if jax.default_backend() == "cpu" else _ACCELERATOR_LOGITS
-    count = min(T, -(-B * T * vocab_size // limit))
+    on_cpu = jax.default_backend() == "cpu"
+    limit = _CPU_BYTES if on_cpu else _ACCELERATOR_BYTES
+    each = 4 if on_cpu else hidden.dtype.itemsize
+    count = -(-B * T * vocab_size * each // limit)
+    count = min(T, 1 << (count - 1).bit_length())  # so that most T need no padding
     size = -(-T // count)
     count = -(-T // size)
 
