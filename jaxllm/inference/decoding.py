@@ -27,7 +27,7 @@ PIECE = 256
 # Tokens that the loop draws per dispatch at most, and the seconds that it aims at: long
 # enough to hide the host, short enough to stream.
 _LOOP, _SECONDS = 64, 0.1
-# Tokens per dispatch on an accelerator, where a loop whose trips are known needs no word
+# Tokens per dispatch on an accelerator, where a loop of known length needs no word
 # from the host for each: GPT-2 124M on an H200 waits 94 us of 500 per token for it.
 _TRIPS = 16
 # Slots of the smallest cache; it doubles.
