@@ -100,6 +100,12 @@ class GPTConfig:
                 "rotary positions need an even head_dim (emb_dim / n_heads)",
                 self.head_dim,
             )
+        if self.attention == "cudnn" and not self.fits_cudnn:
+            raise ConfigError(
+                "attention=cudnn needs dtype=bfloat16, a head_dim (emb_dim / n_heads) "
+                "of at most 128 in steps of 8, positions other than alibi, and either "
+                "causal=true or no attention_window"
+            )
         _require(0 <= self.drop_rate < 1, "drop_rate must be in [0, 1)", self.drop_rate)
         _require(self.norm_eps > 0, "norm_eps must be > 0", self.norm_eps)
 
@@ -110,6 +116,13 @@ class GPTConfig:
     @property
     def kv_heads(self) -> int:
         return self.n_kv_heads or self.n_heads
+
+    @property
+    def fits_cudnn(self) -> bool:
+        """Whether NVIDIA's kernel can compute this attention; it looks back only."""
+        shape = self.head_dim % 8 == 0 and self.head_dim <= 128
+        mask = self.causal or self.attention_window is None
+        return self.dtype == "bfloat16" and shape and mask and self.positions != "alibi"
 
     @property
     def mlp_dim(self) -> int:

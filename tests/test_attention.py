@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxllm.config import GPTConfig
 from jaxllm.models import attention
 
 # Six words as vectors of three numbers: the notes' running example.
@@ -117,3 +118,23 @@ def test_a_query_that_may_see_nothing_gives_numbers(new_key):
     query, key, value = (jax.random.normal(new_key(), (1, 2, 1, 4)) for _ in range(3))
     context, _, _ = attention.attend(query, key, value, jnp.zeros((1, 1, 2, 2), bool))
     assert np.isfinite(context).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "whole_rows", "chosen"),
+    [
+        ({}, True, "cudnn"),
+        ({"attention_window": 5}, True, "cudnn"),
+        ({"causal": False}, True, "cudnn"),
+        ({"causal": False, "attention_window": 5}, True, "plain"),
+        ({"positions": "alibi"}, True, "plain"),
+        ({"dtype": "float32"}, True, "plain"),
+        ({"n_heads": 4}, True, "plain"),
+        ({}, False, "plain"),
+    ],
+)
+def test_nvidias_kernel_is_chosen_where_it_can_do_it(changes, whole_rows, chosen):
+    cfg = GPTConfig(**({"dtype": "bfloat16"} | changes))
+    how = {"dropout": False, "kernels": "cudnn", "whole_rows": whole_rows}
+    assert attention.choose(cfg, **how) == chosen
+    assert attention.choose(cfg, **(how | {"dropout": True})) == "plain"

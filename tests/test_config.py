@@ -57,6 +57,7 @@ RUN = TrainConfig(
         (GPTConfig, {"n_kv_heads": 0}, "n_kv_heads must be >= 1, got 0"),
         (GPTConfig, {"attention_window": 0}, "attention_window must be >= 1, got 0"),
         (GPTConfig, {"emb_dim": 9, "n_heads": 3, "positions": "rotary"}, "even"),
+        (GPTConfig, {"attention": "cudnn"}, "attention=cudnn needs dtype=bfloat16"),
         (TokenizerConfig, {"vocab_size": 0}, "vocab_size must be >= 1, got 0"),
         (DataConfig, {"validation_fraction": 0.0}, "validation_fraction must be in"),
         (DataConfig, {"batch_size": 0}, "batch_size must be >= 1, got 0"),

@@ -60,6 +60,18 @@ def test_chunks_give_the_whole(
         np.testing.assert_allclose(a, b, rtol=limit, atol=limit * np.abs(b).max())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_as_accelerators_store_them_give_the_whole(new_key, monkeypatch, dtype):
+    arguments = (*drawn(new_key, 65, dtype), None)
+    expected = run(plain, *arguments)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(fused_loss, "_ACCELERATOR_BYTES", 3 * B * 65)
+    limit = 1e-5 if dtype == "float32" else 2e-2
+    for a, b in zip(run(fused, *arguments), expected, strict=True):
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=limit, atol=limit * np.abs(b).max())
+
+
 def test_without_a_gradient_the_sum_is_the_same(new_key):
     arguments = (*drawn(new_key, 65), None)
     total, count = jax.jit(fused)(*arguments)

@@ -56,6 +56,23 @@ def test_cached_and_padded_and_batched_equals_the_definition(kind, how):
         )
 
 
+@pytest.mark.parametrize(
+    ("n", "changes"),
+    quick([(46, {}), (17, {}), (70, {}), (40, {"attention_window": 6})], 3),
+)
+def test_loops_of_known_length_give_the_same_text(monkeypatch, n, changes):
+    """As on an accelerator: more may be drawn than is asked for, and is dropped."""
+    cfg = dataclasses.replace(TINY, **changes)
+    params = some_params(cfg)
+    how = {"max_new_tokens": n, "temperature": 0, "overflow": "slide"}
+    expected = generate(params, [[1, 2], [3]], cfg, **how)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(decoding, "_SLOTS", 16)
+    rows = generate(params, [[1, 2], [3]], cfg, **how)
+    for a, b in zip(rows, expected, strict=True):
+        assert a.tolist() == b.tolist()
+
+
 def some_prompts(longest):
     prompt = st.lists(st.integers(0, 22), min_size=1, max_size=longest)
     batches = [st.lists(prompt, min_size=n, max_size=n) for n in (1, 3, 8)]

@@ -95,6 +95,27 @@ def test_linear(new_key, inputs, outputs, dtype, bias):
     assert_alike(fast, plain, (x, layers), weights, LIMITS[dtype])
 
 
+def test_what_accelerators_compute_is_the_same(new_key, monkeypatch):
+    """There, layers side by side share the products of their gradients."""
+    x, layers = jax.random.normal(new_key(), (6, 8)), []
+    for _ in range(3):
+        shapes = ((8, 2, 3), (2, 3))
+        layers.append(tuple(jax.random.normal(new_key(), shape) for shape in shapes))
+    weights = jax.random.normal(new_key(), (3, 6, 2, 3))
+
+    def run():
+        def total(x, layers):
+            ys = linear.fast_linears(x, layers, 1, jnp.dtype("float32"))
+            return (jnp.stack(ys) * weights).sum()
+
+        return jax.jit(jax.grad(total, (0, 1)))(x, layers)
+
+    expected = run()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for a, b in zip(*map(jax.tree.leaves, (run(), expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 VARIANTS = {
     "dropout": {"drop_rate": 0.5},
     "grouped": {"n_kv_heads": 1, "positions": "rotary", "qkv_bias": False},

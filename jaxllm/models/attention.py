@@ -202,13 +202,19 @@ def attend(
 
 
 def choose(
-    cfg: GPTConfig, *, dropout: bool, kernels: Literal["cpu", "cudnn", "other"]
+    cfg: GPTConfig,
+    *,
+    dropout: bool,
+    kernels: Literal["cpu", "cudnn", "other"],
+    whole_rows: bool = True,
 ) -> Literal["plain", "blocked", "cudnn"]:
     """Choose how the tokens of a row attend to each other.
 
     Args:
       dropout: whether weights are dropped, which needs all of them at once.
       kernels: what this machine has, as `kernels_here` tells.
+      whole_rows: whether a device has all tokens of a row, and an even number of them
+        where rows hold several texts, as NVIDIA's kernel asks.
 
     >>> cfg = GPTConfig(dtype="bfloat16")
     >>> [choose(cfg, dropout=False, kernels=there) for there in ("cpu", "cudnn")]
@@ -220,8 +226,7 @@ def choose(
         return "plain"
     if cfg.attention != "auto":
         return cfg.attention
-    fits = cfg.dtype == "bfloat16" and cfg.head_dim % 8 == 0 and cfg.head_dim <= 128
-    if kernels == "cudnn" and fits and cfg.positions != "alibi":
+    if kernels == "cudnn" and cfg.fits_cudnn and whole_rows:
         return "cudnn"
     if kernels == "cpu" and cfg.gradients == "written":
         return "blocked"
@@ -242,8 +247,7 @@ def _attend_cudnn(query, key, value, where: Places, cfg: GPTConfig) -> Array:
     """Hand over to NVIDIA's kernel, which keeps no weights either."""
     window, mask = None, None
     if cfg.attention_window is not None:
-        reach = cfg.attention_window - 1
-        window = (reach, 0 if cfg.causal else reach)
+        window = (cfg.attention_window - 1, 0)
     if where.segment is not None:
         mask = places.visible(where, slice(0, key.shape[1]), cfg, where.segment)
     return jax.nn.dot_product_attention(
@@ -298,8 +302,13 @@ class MultiHeadAttention(nn.Module):
         inside: dict[str, Array] = {}
         how = "plain"
         if not self.traced:
-            dropout = noise is not None and cfg.drop_rate > 0
-            how = choose(cfg, dropout=dropout, kernels=kernels_here())
+            split = jax.sharding.get_abstract_mesh().shape.get("sequence", 1) > 1
+            how = choose(
+                cfg,
+                dropout=noise is not None and cfg.drop_rate > 0,
+                kernels=kernels_here(),
+                whole_rows=not (split or (where.segment is not None and x.shape[1] % 2)),
+            )
         if how == "cudnn":
             context = _attend_cudnn(query, key, value, where, cfg)
         elif how == "blocked":

@@ -126,6 +126,7 @@ def prepare_run(
                 cfg.model,
                 dropout=cfg.model.drop_rate > 0,
                 kernels=attention.kernels_here(),
+                whole_rows=mesh.shape["sequence"] == 1,
             ),
             "train_tokens": len(store.train),
             "validation_tokens": len(store.validation),
