@@ -17,6 +17,11 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
         ]
     )
 
+# JAX writes what it has compiled where another worker may be reading.
+if kept := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{kept}/{worker}"
+
 import jax
 import pytest
 

@@ -302,12 +302,13 @@ class MultiHeadAttention(nn.Module):
         inside: dict[str, Array] = {}
         how = "plain"
         if not self.traced:
-            split = jax.sharding.get_abstract_mesh().shape.get("sequence", 1) > 1
+            whole = jax.sharding.get_abstract_mesh().shape.get("sequence", 1) == 1
+            even = where.segment is None or x.shape[1] % 2 == 0
             how = choose(
                 cfg,
                 dropout=noise is not None and cfg.drop_rate > 0,
                 kernels=kernels_here(),
-                whole_rows=not (split or (where.segment is not None and x.shape[1] % 2)),
+                whole_rows=whole and even,
             )
         if how == "cudnn":
             context = _attend_cudnn(query, key, value, where, cfg)
