@@ -61,10 +61,11 @@ def _affine_gradient(dtype, saved, dys):
         dkernel = _product(x, dy, _ROWS, jnp.float32)  # (I, n, O)
         dkernels = tuple(dkernel[:, i] for i in range(len(kernels)))
     else:
-        dx = sum(
+        first, *others = (
             _product(dy, kernel.astype(dtype), _COLUMNS, dtype)
             for dy, kernel in zip(dys, kernels, strict=True)
         )
+        dx = sum(others, first)
         dkernels = tuple(_product(x, dy, _ROWS, jnp.float32) for dy in dys)
     like_kernels = zip(dkernels, kernels, strict=True)
     dkernels = tuple(one.astype(kernel.dtype) for one, kernel in like_kernels)

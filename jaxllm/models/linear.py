@@ -49,11 +49,11 @@ def side_by_side(x: Array, layers: Sequence[Linear]) -> list[Array]:
     cfg, n_inputs = layers[0].cfg, len(layers[0].inputs)
     weights: Any = [layer.weights() for layer in layers]
     if isinstance(weights[0][0], Packed):
-        return [packed_linear(x, *pair, n_inputs) for pair in weights]
+        return [packed_linear(x, kernel, bias, n_inputs) for kernel, bias in weights]
     dtype = jnp.dtype(cfg.dtype)
     if cfg.gradients == "written":
         return fast_linears(x, weights, n_inputs, dtype)
-    return [linear(x, *pair, n_inputs, dtype) for pair in weights]
+    return [linear(x, kernel, bias, n_inputs, dtype) for kernel, bias in weights]
 
 
 def linear(
