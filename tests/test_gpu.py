@@ -1,6 +1,6 @@
 """What only an NVIDIA GPU shows: its own kernels agree with the plain forms.
 
-    JAX_PLATFORMS=cuda python -m pytest -m gpu
+    scripts/gpu.sh, or JAX_PLATFORMS=cuda python -m pytest -m gpu
 
 Comparisons in float32 ask for products of full precision, where a GPU would round to
 TF32; those in bfloat16 allow what a different order of roundings gives.

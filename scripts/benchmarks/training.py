@@ -43,8 +43,8 @@ def rows(device: str, smoke: bool) -> list[Row]:
     """List the rows: models, precisions and batch sizes."""
     if device == "gpu":
         table = [
-            _row("gpt2-124M", GPT2, "bfloat16", (16, 32, 64), steps=16),
-            _row("gpt2-1558M", GPT2_XL, "bfloat16", (4, 8, 16), steps=6),
+            _row("gpt2-124M", GPT2, "bfloat16", (32, 64), steps=16),
+            _row("gpt2-1558M", GPT2_XL, "bfloat16", (8, 16), steps=6),
         ]
     else:
         compiled = ("PyTorch", "PyTorch compiled")
