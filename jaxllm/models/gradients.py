@@ -75,6 +75,16 @@ def _affine_gradient(dtype, saved, dys):
 affine.defvjp(_affine, _affine_gradient)
 
 
+def _afresh(arrays):
+    """Have an accelerator compute again what it computed of these arrays elsewhere.
+
+    A CPU would only keep a copy of them.
+    """
+    if jax.default_backend() == "cpu":
+        return arrays
+    return lax.optimization_barrier(arrays)
+
+
 def _product(a, b, axes, dtype):
     """Contract axes of two arrays with sums in float32, and round these to `dtype`.
 
@@ -110,9 +120,9 @@ def _layer_norm_gradient(eps, saved, dy):
     scaled = dy.astype(jnp.float32) * scale[None]
     along = (scaled * normal(x)).mean(axis=-1, keepdims=True)
     dx = scaled - scaled.mean(axis=-1, keepdims=True) - normal(x) * along
-    # Sums along rows and sums along columns do not fuse: without the barrier XLA stores
-    # what they share, as float32.
-    x_again, dy = lax.optimization_barrier((x, dy))
+    # Sums along rows and sums along columns do not fuse: XLA would store what they
+    # share, as float32.
+    x_again, dy = _afresh((x, dy))
     dy = dy.astype(jnp.float32)
     dscale = (dy * normal(x_again)).sum(axis=0)
     return (inverse * dx).astype(x.dtype), dscale, dy.sum(axis=0)
@@ -137,7 +147,7 @@ def _gelu(x):
 
 def _gelu_gradient(x, dy):
     # Lest XLA find the tanh of the forward pass, and keep that instead, as float32.
-    y = lax.optimization_barrier(x).astype(jnp.float32)
+    y = _afresh(x).astype(jnp.float32)
     tanh = jnp.tanh(_SLOPE * (y + _CUBE * y * y * y))
     rise = _SLOPE * (1 + 3 * _CUBE * y * y)
     slope = 0.5 * (1 + tanh) + 0.5 * y * (1 - tanh * tanh) * rise
