@@ -145,6 +145,19 @@ def test_a_model_learns_the_same_whoever_writes_the_gradients(new_key, changes):
     )
 
 
+def test_a_model_learns_the_same_as_accelerators_compute(monkeypatch):
+    params, batch = random_params(), random_batch(3)
+
+    def run():
+        loss = lambda params: losses.next_token_loss(params, batch, CFG)[0]  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    expected = run()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for a, b in zip(*map(jax.tree.leaves, (run(), expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_derived_gradients_know_forward_mode():
     cfg = dataclasses.replace(CFG, gradients="derived", attention="plain")
     params, batch = random_params(cfg), random_batch(2)
