@@ -22,7 +22,7 @@ from jaxllm.data import batches, corpora, token_store, tokenizers
 from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import sharding, startup
 from jaxllm.errors import ConfigError
-from jaxllm.models import attention, gpt
+from jaxllm.models import attention
 from jaxllm.training import evaluation, optimizers, resumption, runs, steps
 from jaxllm.training.runs import OnEvent
 from jaxllm.training.state import TrainState, init_train_state
@@ -91,7 +91,8 @@ def prepare_run(
 
     create = functools.partial(init_train_state, cfg=cfg.model, optimizer=optimizer)
     key = jax.random.key(cfg.seed)
-    shapes = sharding.placed_shapes(jax.eval_shape(create, key), mesh)
+    with jax.set_mesh(mesh):  # as below, so that it is traced once for both
+        shapes = sharding.placed_shapes(jax.jit(create).eval_shape(key), mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     state = None
     if resume:
@@ -121,7 +122,7 @@ def prepare_run(
             known=functools.cache(lambda: known_of_text(store, tokenizer)),
         ),
         facts={
-            "parameters": gpt.count_params(cfg.model),
+            "parameters": accounting.count(cfg.model),
             "attention": attention.choose(
                 cfg.model,
                 dropout=cfg.model.drop_rate > 0,
