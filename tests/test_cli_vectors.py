@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxllm.cli import main
+from jaxllm.cli import main, vectors
+from jaxllm.plots import figure, scatter
 from jaxllm.vectors import files
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -68,6 +69,20 @@ def test_words_become_a_picture(run, some_vectors, tmp_path, ending, method):
     status, said = run("plot", *words)
     assert (status, said) == (0, f"{out}: 5 words\n")
     assert out.stat().st_size > 1000
+
+
+def test_a_picture_tells_tokens_with_a_blank_from_those_without(
+    run, tmp_path, monkeypatch
+):
+    tokens = files.Embeddings([" def", "def", "(", "\n"], np.eye(4, dtype=np.float32))
+    monkeypatch.setattr(vectors, "find", lambda source: tokens)
+    drawn = []
+    monkeypatch.setattr(
+        scatter, "scatter", lambda places, words, groups: drawn.append(words)
+    )
+    monkeypatch.setattr(figure, "save", lambda picture, out: None)
+    run("plot", "--method", "pca", "--out", tmp_path / "words.png")
+    assert drawn == [["·def", "def", "(", "⏎"]]
 
 
 def test_forms_are_converted(run, some_vectors, tmp_path):

@@ -279,7 +279,7 @@ def plot(argv: list[str]) -> int:
     """Write the picture, and say where it is."""
     options = arguments.parse(Plot, argv, "jaxllm vectors plot")
     embeddings = find(options)
-    from jaxllm.plots import figure, scatter
+    from jaxllm.plots import figure, pieces, scatter
     from jaxllm.vectors import projection, queries
 
     words = list(options.words) or embeddings.words[: options.top_n]
@@ -297,7 +297,9 @@ def plot(argv: list[str]) -> int:
     else:
         perplexity = options.perplexity or max(1.0, min(30.0, len(group) / 3))
         places = projection.tsne(rows, perplexity=perplexity)
-    picture = scatter.scatter(places, list(group), groups=list(group.values()))
+    # " def" and "def" are two tokens.
+    shown = [pieces.visible(word.encode("utf-8", "surrogateescape")) for word in group]
+    picture = scatter.scatter(places, shown, groups=list(group.values()))
     figure.save(picture, options.out)
     print(f"{options.out}: {len(group)} words")
     return 0
