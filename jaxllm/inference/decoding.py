@@ -197,6 +197,7 @@ def _decode(params, state, n, keys, settings, cfg, logprobs) -> tuple[_Decoding,
 def _decode_fixed(
     params, state, trips, keys, settings, cfg, logprobs
 ) -> tuple[_Decoding, Draws]:
+    """Decode as many tokens as were known when this was compiled."""
     return _decode(params, state, trips, keys, settings, cfg, logprobs)
 
 

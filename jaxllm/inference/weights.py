@@ -19,8 +19,8 @@ def decoding_params(
 
     Blocks stand apart, and each kernel and the head are stored output by output; those
     of queries, keys and values are one. Tables that are looked up, biases and norms
-    stay as they are. `generate` does this itself
-    if it is given parameters as trained; do it once where you ask often.
+    stay as they are. `generate` does this itself if it is given parameters as trained;
+    do it once where you ask often.
 
     Args:
       weights: bfloat16 and int8 halve and quarter what is read for each token, and
