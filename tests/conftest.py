@@ -25,6 +25,8 @@ if kept := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
 import jax
 import pytest
 
+from jaxllm.cli import main
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 _seeds = itertools.count(1)
@@ -54,3 +56,15 @@ def real_file(data_dir):
         return path
 
     return find
+
+
+@pytest.fixture
+def run(capsys):
+    """A function that runs a command and returns its status and what it printed."""
+
+    def command(*words):
+        status = main.main([str(word) for word in words])
+        output = capsys.readouterr()
+        return status, output.out + output.err
+
+    return command

@@ -6,24 +6,11 @@ import shutil
 import pytest
 from small_models import random_params
 
-from jaxllm.cli import main
 from jaxllm.config import GPTConfig
 from jaxllm.data.tokenizers import CharTokenizer
 from jaxllm.pretrained import load, save
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-
-
-@pytest.fixture
-def run(capsys):
-    """A function that runs a command and returns its status and what it printed."""
-
-    def command(*words):
-        status = main.main([str(word) for word in words])
-        output = capsys.readouterr()
-        return status, output.out + output.err
-
-    return command
 
 
 @pytest.mark.parametrize("form", ["huggingface", "openai"])

@@ -1,11 +1,12 @@
 """`jaxllm vectors`: from a text to answers and a picture, mistakes in one line."""
 
+import functools
 import pathlib
 
 import numpy as np
 import pytest
 
-from jaxllm.cli import main, vectors
+from jaxllm.cli import vectors
 from jaxllm.plots import figure, scatter
 from jaxllm.vectors import files
 
@@ -14,15 +15,9 @@ TEXT = "the king rules the land. the queen rules the sea. a man and a woman see.
 
 
 @pytest.fixture
-def run(capsys):
+def run(run):
     """A function that runs `jaxllm vectors` and returns its status and what it said."""
-
-    def command(*words):
-        status = main.main(["vectors", *(str(word) for word in words)])
-        output = capsys.readouterr()
-        return status, output.out + output.err
-
-    return command
+    return functools.partial(run, "vectors")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from small_models import CFG, logits_of, random_params
 
-from jaxllm.cli import main
 from jaxllm.data import tokenizers
 from jaxllm.errors import DataError
 from jaxllm.evals import choices, judge, scoring
@@ -26,18 +25,6 @@ ANSWERS = [
     {"instruction": "Add.", "input": "1 + 1", "output": "2", "response": response}
     for response in ("2", "two", "11")
 ]
-
-
-@pytest.fixture
-def run(capsys):
-    """A function that runs a command and returns its status and what it printed."""
-
-    def command(*words):
-        status = main.main([str(word) for word in words])
-        output = capsys.readouterr()
-        return status, output.out + output.err
-
-    return command
 
 
 def log_likelihood(params, context, continuation):

@@ -100,7 +100,10 @@ def test_large_logits_do_not_overflow(new_key):
 
 def test_a_cotangent_scales_the_gradient(new_key):
     arguments = (*drawn(new_key, 65), None)
-    half = lambda *a: 0.5 * fused(*a)[0]  # noqa: E731
+
+    def half(*arguments):
+        return 0.5 * fused(*arguments)[0]
+
     gradient = jax.jit(jax.grad(half, (0, 1)))(*arguments)
     for a, b in zip(gradient, run(fused, *arguments)[2:], strict=True):
         np.testing.assert_allclose(a, 0.5 * b, rtol=1e-6)

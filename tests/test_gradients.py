@@ -45,7 +45,10 @@ def test_layer_norm(new_key, rows, dtype):
     scale, bias, weights = (
         jax.random.normal(new_key(), shape) for shape in ((8,), (8,), (rows, 8))
     )
-    fast = lambda *a: gradients.layer_norm(*a, 1e-5)  # noqa: E731
+
+    def fast(*arguments):
+        return gradients.layer_norm(*arguments, 1e-5)
+
     assert_alike(fast, blocks.layer_norm, (x, scale, bias), weights, LIMITS[dtype])
 
 
@@ -149,7 +152,9 @@ def test_a_model_learns_the_same_as_accelerators_compute(monkeypatch):
     params, batch = random_params(), random_batch(3)
 
     def run():
-        loss = lambda params: losses.next_token_loss(params, batch, CFG)[0]  # noqa: E731
+        def loss(params):
+            return losses.next_token_loss(params, batch, CFG)[0]
+
         return jax.jit(jax.value_and_grad(loss))(params)
 
     expected = run()

@@ -92,7 +92,10 @@ def test_texts_packed_into_rows_give_the_loss_and_gradient_of_each_alone(
     alone = [loss_and_gradient(params, text, cfg) for text in texts]
     share = np.array([3, 4, 8]) / 15
     assert int(metrics["tokens"]) == 15
-    mean = lambda *leaves: sum(w * x for w, x in zip(share, leaves, strict=True))  # noqa: E731
+
+    def mean(*leaves):
+        return sum(w * x for w, x in zip(share, leaves, strict=True))
+
     np.testing.assert_allclose(
         loss, mean(*(float(loss) for (loss, _), _ in alone)), rtol=1e-5
     )

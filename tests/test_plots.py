@@ -6,22 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxllm.cli import main
 from jaxllm.plots import attention, counts, pieces, positions
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "huggingface"
-
-
-@pytest.fixture
-def run(capsys):
-    """A function that runs a command and returns its status and what it printed."""
-
-    def command(*words):
-        status = main.main([str(word) for word in words])
-        output = capsys.readouterr()
-        return status, output.out + output.err
-
-    return command
 
 
 def test_each_head_has_a_map_of_its_weights_with_the_tokens_on_both_axes():

@@ -62,14 +62,15 @@ def decode_windows(
     state = _Decoding(filled, draws.tokens, history)
     yield jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], draws)
     on_cpu = jax.default_backend() == "cpu"
-    longest, left, step = max(map(len, windows)), n - 1, 4 if on_cpu else _TRIPS
+    loop, step = (_decode, 4) if on_cpu else (_decode_fixed, _TRIPS)
+    longest, left = max(map(len, windows)), n - 1
     while left:
         step = min(left, step)
         # What is drawn beyond the last token may have no room: nothing reads it.
         filled = with_room(state.cache, cfg, longest, 1 if on_cpu else step)
         step = min(step, room(filled, cfg, longest))
         begin = time.perf_counter()
-        state, draws = compiled(_decode if on_cpu else _decode_fixed)(
+        state, draws = compiled(loop)(
             params,
             state._replace(cache=filled),
             step if on_cpu else _TRIPS,

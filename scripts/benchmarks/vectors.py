@@ -83,6 +83,7 @@ def jaxllm(options: Options) -> Iterator[dict[str, Any]]:
 
 def gensim(options: Options) -> Iterator[dict[str, Any]]:
     """Train on lists of words in memory, on as many cores as ours takes."""
+    # The peer's, which need not be installed.
     from gensim.models import word2vec  # pyright: ignore[reportMissingImports]
 
     from jaxllm.vectors import files, vocabulary
