@@ -1,10 +1,12 @@
 """A run small enough for a test; as a script, one that a test can kill.
 
-python tests/small_runs.py RUN_DIR [--resume]
+python tests/small_runs.py FOLDER [--resume] [--no-room-from STEP]
 """
 
+import argparse
 import json
 import pathlib
+import resource
 import sys
 
 from jaxllm.config import (
@@ -54,16 +56,27 @@ def main() -> None:
 
     from jaxllm.training import loop
 
-    folder = pathlib.Path(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--no-room-from", type=int)
+    options = parser.parse_args()
+
+    def on_event(kind, record):
+        tell(kind, record)
+        if kind == "train" and record["step"] == options.no_room_from:
+            # The size of files is limited: the nearest to a full disk without one.
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+
     # Compiled once for all the processes of a test.
-    jax.config.update("jax_compilation_cache_dir", str(folder.parent / "compiled"))
+    compiled = str(options.folder.parent / "compiled")
+    jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    loop.train(
-        small_run(folder, steps=60, log_every=1, eval_every=20, checkpoint_every=4),
-        resume="--resume" in sys.argv,
-        on_event=tell,
-    )
+    plan = {"steps": 60, "log_every": 1, "eval_every": 20, "checkpoint_every": 4}
+    cfg = small_run(options.folder, **plan)
+    loop.train(cfg, resume=options.resume, on_event=on_event)
 
 
 if __name__ == "__main__":

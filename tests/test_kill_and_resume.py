@@ -4,6 +4,7 @@ import itertools
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -21,8 +22,8 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def start(folder: pathlib.Path) -> subprocess.Popen:
-    words = [sys.executable, str(SCRIPT), str(folder)]
+def start(folder: pathlib.Path, *options: str) -> subprocess.Popen:
+    words = [sys.executable, str(SCRIPT), str(folder), *options]
     if runs.is_run(folder / "run"):
         words.append("--resume")
     return subprocess.Popen(
@@ -99,6 +100,18 @@ def kill_again_and_again(folder, kills, seed, undisturbed):
 
 def test_a_run_that_is_killed_several_times_ends_with_the_same_bits(undisturbed):
     kill_again_and_again(undisturbed.parent / "killed", 3, 0, undisturbed)
+
+
+# In a process of its own: Orbax leaves what it could not write to the garbage
+# collector, which would come to it in some other test.
+def test_a_run_that_finds_no_room_says_so_and_goes_on_later(undisturbed):
+    folder = undisturbed.parent / "no room"
+    process = start(folder, "--no-room-from", "12")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert re.search(r"CheckpointError: .*/(8|12)\b.*: File too large", errors)
+    finish(folder)
+    assert bits(folder) == bits(undisturbed)
 
 
 @pytest.mark.long
