@@ -183,7 +183,7 @@ def test_streamed_pieces_join_to_the_generated_text_and_the_first_is_one_token()
 
 def compiled_programs():
     """Count the programs of each of the functions that generation compiles."""
-    names = "_read _decode _draw"
+    names = "_read _decode _first"
     compiled = [decoding.compiled(getattr(decoding, name)) for name in names.split()]
     compiled.append(decoding.compiled(cache.grow_cache))
     return [function._cache_size() for function in [*compiled, weights._prepared]]

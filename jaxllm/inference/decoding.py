@@ -7,6 +7,7 @@ and slots are powers of two, and the cache grows: few compilations serve all len
 
 import functools
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -28,7 +29,8 @@ PIECE = 256
 # enough to hide the host, short enough to stream.
 _LOOP, _SECONDS = 64, 0.1
 # Tokens per dispatch on an accelerator, where a loop of known length needs no word
-# from the host for each: GPT-2 124M on an H200 waits 94 us of 500 per token for it.
+# from the host for each. The next dispatch waits there before these are read, so the
+# length is no matter of speed; what is drawn after all rows have ended is for nothing.
 _TRIPS = 16
 # Slots of the smallest cache; it doubles.
 _SLOTS = 128
@@ -55,12 +57,22 @@ def decode_windows(
     logprobs: int | None,
 ) -> Iterator[Draws]:
     """Prefill, then yield the draws of (B, 1), (B, some), ... tokens up to n."""
+    dispatches = _dispatched(params, windows, cfg, settings, keys, history, n, logprobs)
+    if jax.default_backend() != "cpu":
+        dispatches = _one_ahead(dispatches)
+    for draws, count in dispatches:
+        yield jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:, :n], draws)
+
+
+def _dispatched(
+    params, windows, cfg, settings, keys, history, n, logprobs
+) -> Iterator[tuple[Draws, int]]:
+    """Yield draws that may still be under way, and how many of them count."""
     filled, last = prefill(params, windows, cfg)
-    draws, history = compiled(_draw)(
-        params, last, history, keys, settings, cfg, logprobs
+    state, draws = compiled(_first)(
+        params, filled, last, history, keys, settings, cfg, logprobs
     )
-    state = _Decoding(filled, draws.tokens, history)
-    yield jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], draws)
+    yield draws, 1
     on_cpu = jax.default_backend() == "cpu"
     loop, step = (_decode, 4) if on_cpu else (_decode_fixed, _TRIPS)
     longest, left = max(map(len, windows)), n - 1
@@ -79,11 +91,24 @@ def decode_windows(
             cfg,
             logprobs,
         )
-        yield jax.tree.map(lambda leaf, n=step: np.asarray(leaf)[:, :n], draws)
         left, longest = left - step, longest + step
         if on_cpu:
+            jax.block_until_ready(draws)
             pace = step / (time.perf_counter() - begin)
+            yield draws, step
             step = max(1, min(_LOOP, int(pace * _SECONDS)))
+        else:
+            yield draws, step
+
+
+def _one_ahead(items: Iterator) -> Iterator:
+    """Ask for the next item before handing over the one at hand.
+
+    >>> list(_one_ahead(iter("abc")))
+    ['a', 'b', 'c']
+    """
+    for this, _ in itertools.pairwise(itertools.chain(items, [None])):
+        yield this
 
 
 def prefill(
@@ -177,6 +202,15 @@ def _read(
     is_here = ((ends >= 0) & (ends < W))[:, None]
     last = jnp.where(is_here, here[:, 0], last)
     return extended._replace(length=jnp.minimum(extended.length, lengths)), last
+
+
+def _first(
+    params, filled: cache.Cache, hidden, history, keys, settings, cfg, logprobs
+) -> tuple[_Decoding, Draws]:
+    """Draw behind what was read, as (B, 1)."""
+    draws, history = _draw(params, hidden, history, keys, settings, cfg, logprobs)
+    state = _Decoding(filled, draws.tokens, history)
+    return state, jax.tree.map(lambda leaf: leaf[:, None], draws)
 
 
 def _decode(params, state, n, keys, settings, cfg, logprobs) -> tuple[_Decoding, Draws]:

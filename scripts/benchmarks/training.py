@@ -42,18 +42,21 @@ _BATCHES = 32
 def rows(device: str, smoke: bool) -> list[Row]:
     """List the rows: models, precisions and batch sizes."""
     if device == "gpu":
+        compiled = {"device": "gpu", "peers": ("PyTorch compiled",)}
         table = [
-            _row("gpt2-124M", GPT2, "bfloat16", (32, 64), steps=16),
-            _row("gpt2-1558M", GPT2_XL, "bfloat16", (8, 16), steps=6),
+            _row("gpt2-124M", GPT2, "bfloat16", 32, steps=16, **compiled),
+            _row("gpt2-124M", GPT2, "bfloat16", 64, steps=8, **compiled),
+            _row("gpt2-1558M", GPT2_XL, "bfloat16", 8, steps=6, **compiled),
+            _row("gpt2-1558M", GPT2_XL, "bfloat16", 16, steps=3, **compiled),
         ]
     else:
-        compiled = ("PyTorch", "PyTorch compiled")
+        both = ("PyTorch", "PyTorch compiled")
         table = [
-            _row("chars-0.8M", CHARS_SMALL, "float32", (12,), steps=60, peers=compiled),
-            _row("chars-10.7M", CHARS, "float32", (8,), steps=4),
-            _row("chars-10.7M", CHARS, "bfloat16", (8,), steps=4),
-            _row("gpt2-124M", GPT2, "float32", (4,), steps=1, tokens=256),
-            _row("gpt2-124M", GPT2, "bfloat16", (4,), steps=1, tokens=256),
+            _row("chars-0.8M", CHARS_SMALL, "float32", 12, steps=60, peers=both),
+            _row("chars-10.7M", CHARS, "float32", 8, steps=4),
+            _row("chars-10.7M", CHARS, "bfloat16", 8, steps=4),
+            _row("gpt2-124M", GPT2, "float32", 4, steps=1, tokens=256),
+            _row("gpt2-124M", GPT2, "bfloat16", 4, steps=1, tokens=256),
         ]
     return [_shrunk(row) for row in table] if smoke else table
 
@@ -62,25 +65,25 @@ def _row(
     name: str,
     shape: dict[str, int],
     dtype: str,
-    batch_sizes: tuple[int, ...],
+    batch_size: int,
     *,
     steps: int,
     tokens: int | None = None,
+    device: str = "cpu",
     peers: tuple[str, ...] = ("PyTorch",),
 ) -> Row:
-    """Describe a row; several batch sizes mean a GPU: one process at a time."""
-    on_gpu = len(batch_sizes) > 1
+    """Describe a row; on a GPU one process at a time, and the batch is in the name."""
     tokens = tokens or shape["context_length"]
-    batch = ("the best batch of " if on_gpu else "") + "/".join(map(str, batch_sizes))
+    on_gpu = device == "gpu"
     return Row(
-        name=f"{name}-{dtype}",
-        work=f"{name}, {dtype}, {batch} × {tokens} tokens",
-        contestants=("jaxllm", *(("PyTorch compiled",) if on_gpu else peers)),
+        name=f"{name}-{dtype}" + (f"-batch-{batch_size}" if on_gpu else ""),
+        work=f"{name}, {dtype}, {batch_size} × {tokens} tokens",
+        contestants=("jaxllm", *peers),
         options={
-            "device": "gpu" if on_gpu else "cpu",
+            "device": device,
             "model": {"vocab_size": 50257 if "gpt2" in name else 97} | shape,
             "dtype": dtype,
-            "batch_sizes": batch_sizes,
+            "batch_size": batch_size,
             "tokens": tokens,
             "steps": steps,
         },
@@ -89,9 +92,8 @@ def _row(
 
 
 def _shrunk(row: Row) -> Row:
-    sizes = row.options["batch_sizes"]
     tiny = {"device": "cpu", "model": row.options["model"] | TINY, "dtype": "float32"}
-    tiny |= {"batch_sizes": tuple(range(1, 1 + len(sizes))), "tokens": 16, "steps": 2}
+    tiny |= {"batch_size": 2, "tokens": 16, "steps": 2}
     return row._replace(options=row.options | tiny, rounds=2)
 
 
@@ -106,59 +108,38 @@ def prepare(options: Options) -> None:
     folder = pathlib.Path(options["folder"])
     cfg = GPTConfig(**options["model"])
     make_ids = texts.gpt2_ids if cfg.vocab_size == 50257 else texts.character_ids
-    n = _BATCHES * max(options["batch_sizes"]) * options["tokens"] + 1
+    n = _BATCHES * options["batch_size"] * options["tokens"] + 1
     np.save(folder / "ids.npy", make_ids(n))
     params = jax.jit(functools.partial(gpt.init_params, cfg=cfg))(jax.random.key(0))
     save.save_pretrained(params, cfg, None, folder)
 
 
-def read_batches(options: Options, batch_size: int) -> Iterator[Any]:
+def read_batches(options: Options) -> Iterator[Any]:
     """Yield inputs and targets (batch_size, tokens) int32, the same ones for all."""
     ids = np.load(pathlib.Path(options["folder"]) / "ids.npy").astype(np.int32)
-    size = batch_size * options["tokens"]
+    shape = options["batch_size"], options["tokens"]
+    size = shape[0] * shape[1]
     while True:
         for start in range(0, len(ids) - size, size):
             window = ids[start : start + size + 1]
-            shape = batch_size, options["tokens"]
             yield window[:-1].reshape(shape), window[1:].reshape(shape)
 
 
 def measured(
     options: Options,
-    make: Callable[[int], Callable[[], float]],
+    take_steps: Callable[[], float],
     peak_flops: Callable[[], float],
-    out_of_memory: type[Exception],
 ) -> Iterator[dict[str, Any]]:
-    """Find the fastest batch size, then yield rounds of steps with it.
+    """Yield rounds of a function that takes options["steps"] steps.
 
     Args:
-      make: a batch size to a function that takes options["steps"] steps and returns
-        the loss of the first of them; called before anything is timed.
-      out_of_memory: what it raises where a batch is too large; the smaller ones count.
+      take_steps: returns the loss of the first of its steps.
     """
-    facts: dict[str, Any] = {}
-    tried: dict[int, float] = {}
-    sizes = options["batch_sizes"]
-    take_steps: Any = None
-    for batch_size in sizes if len(sizes) > 1 else []:
-        take_steps = None  # and its memory, before the next is made
-        try:
-            take_steps = make(batch_size)
-            take_steps()
-            start = time.perf_counter()
-            take_steps()
-        except out_of_memory:
-            break
-        tried[batch_size] = batch_size / (time.perf_counter() - start)
-    take_steps = None
-    batch_size = max(tried, key=lambda size: tried[size]) if tried else sizes[0]
-    take_steps = make(batch_size)
-    facts["loss"] = take_steps()
-    facts["batch_size"] = batch_size
-    facts["peak_flops"] = peak_flops()
+    contestant.forget_peak()
+    facts = {"loss": take_steps(), "peak_flops": peak_flops()}
     take_steps()
     yield facts
-    amount = options["steps"] * batch_size * options["tokens"]
+    amount = options["steps"] * options["batch_size"] * options["tokens"]
     while True:
         start = time.perf_counter()
         loss = take_steps()
@@ -189,36 +170,30 @@ def jaxllm(options: Options) -> Iterator[dict[str, Any]]:
     optimizer = optimizers.make_optimizer(cfg.optimizer, total_steps=10_000)
     mesh = meshes.make_mesh(MeshConfig(), jax.devices()[:1])
 
-    def make(batch_size: int) -> Callable[[], float]:
-        params, _, _ = load.load_pretrained(options["folder"], mesh=mesh)
-        state = train_state_of(params, optimizer, jax.random.key(0))
-        places = sharding.tree_shardings(state, mesh)
-        state = jax.block_until_ready(jax.device_put(state, places))
-        del params
-        step, _ = preparation.compiled_steps(cfg, optimizer, places)
-        batches = read_batches(options, batch_size)
-        contestant.forget_peak()
+    params, _, _ = load.load_pretrained(options["folder"], mesh=mesh)
+    state = train_state_of(params, optimizer, jax.random.key(0))
+    places = sharding.tree_shardings(state, mesh)
+    state = jax.block_until_ready(jax.device_put(state, places))
+    del params
+    step, _ = preparation.compiled_steps(cfg, optimizer, places)
+    batches = read_batches(options)
 
-        def take_steps() -> float:
-            nonlocal state
-            losses = []
-            for _ in range(options["steps"]):
-                batch = sharding.place_batch(Batch(*next(batches)), mesh)
-                state, metrics = step(state, batch)
-                losses.append(metrics["loss"])
-            jax.block_until_ready(state)
-            return float(losses[0])
+    def take_steps() -> float:
+        nonlocal state
+        losses = []
+        for _ in range(options["steps"]):
+            batch = sharding.place_batch(Batch(*next(batches)), mesh)
+            state, metrics = step(state, batch)
+            losses.append(metrics["loss"])
+        jax.block_until_ready(state)
+        return float(losses[0])
 
-        return take_steps
-
-    peak = functools.partial(_peak_flops, options["dtype"])
     with jax.set_mesh(mesh):
-        rounds = measured(options, make, peak, jax.errors.JaxRuntimeError)
-        facts = next(rounds)
-        facts["flops_per_token"] = accounting.training_flops(
-            cfg.model, options["tokens"]
+        rounds = measured(
+            options, take_steps, functools.partial(_peak_flops, options["dtype"])
         )
-        yield facts
+        per_token = accounting.training_flops(cfg.model, options["tokens"])
+        yield next(rounds) | {"flops_per_token": per_token}
         yield from rounds
 
 

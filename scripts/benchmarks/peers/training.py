@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import contestant, machine
+from benchmarks import machine
 from benchmarks.peers import gpt
 from benchmarks.suites import Options
 from benchmarks.training import OPTIMIZER, measured, read_batches
@@ -20,12 +20,7 @@ def eager(options: Options) -> Iterator[dict[str, Any]]:
 
 def compiled(options: Options) -> Iterator[dict[str, Any]]:
     """Train with torch.compile, for the shapes that are asked for and no others."""
-
-    def prepared(model: torch.nn.Module) -> Any:
-        torch._dynamo.reset()  # else a second batch size is compiled for all
-        return torch.compile(model, dynamic=False)
-
-    return _train(options, prepared)
+    return _train(options, functools.partial(torch.compile, dynamic=False))
 
 
 def _train(options: Options, prepared: Callable) -> Iterator[dict[str, Any]]:
@@ -33,36 +28,31 @@ def _train(options: Options, prepared: Callable) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(machine.cores())
     torch.set_float32_matmul_precision("high")  # on a GPU, as users do
     mixed = options["dtype"] == "bfloat16"
+    model = gpt.load(options["model"], options["folder"], device)
+    optimizer = _adamw(model)
+    call = prepared(model)
+    batches = read_batches(options)
 
-    def make(batch_size: int) -> Callable[[], float]:
-        model = gpt.load(options["model"], options["folder"], device)
-        optimizer = _adamw(model)
-        call = prepared(model)
-        batches = read_batches(options, batch_size)
-        contestant.forget_peak()
+    def step() -> torch.Tensor:
+        tokens, targets = (
+            torch.from_numpy(rows).long().to(device, non_blocking=True)
+            for rows in next(batches)
+        )
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            loss = call(tokens, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER["grad_clip"])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
 
-        def step() -> torch.Tensor:
-            tokens, targets = (
-                torch.from_numpy(rows).long().to(device, non_blocking=True)
-                for rows in next(batches)
-            )
-            with torch.autocast(device, torch.bfloat16, enabled=mixed):
-                loss = call(tokens, targets)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER["grad_clip"])
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            return loss.detach()
-
-        def take_steps() -> float:
-            losses = [step() for _ in range(options["steps"])]
-            _synchronize(device)
-            return float(losses[0])
-
-        return take_steps
+    def take_steps() -> float:
+        losses = [step() for _ in range(options["steps"])]
+        _synchronize(device)
+        return float(losses[0])
 
     peak = functools.partial(_peak_flops, options["dtype"], device)
-    return measured(options, make, peak, torch.OutOfMemoryError)
+    return measured(options, take_steps, peak)
 
 
 def _adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
