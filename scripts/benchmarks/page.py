@@ -45,7 +45,9 @@ def benchmarks_page(folder: pathlib.Path) -> str:
     for suite, title in _SUITES.items():
         for content in files:
             if content["suite"] == suite:
-                parts.append(_suite(title, content["rows"]))
+                on_gpu = "gpu" in content["rows"][0]["hardware"]
+                where = " on a GPU" if on_gpu else ""
+                parts.append(_suite(title + where, content["rows"]))
     return "\n".join(parts)
 
 
