@@ -78,7 +78,7 @@ def values_of_yaml(text: str) -> dict[str, Any]:
     {'seed': 1}
     """
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}") from None
     if values is None:
@@ -158,6 +158,22 @@ def nearest(word: str, known: Iterable[str]) -> str:
         )
 
     return max(known, key=likeness)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML would forget the first one's value."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        mapping = super().compose_mapping_node(anchor)
+        taken = set()
+        for key, _ in mapping.value:
+            if (name := (key.tag, str(key.value))) in taken:
+                raise ConfigError(
+                    f"a key must stand once in its section, {key.value!r} stands again "
+                    f"in line {key.start_mark.line + 1}"
+                )
+            taken.add(name)
+        return mapping
 
 
 def _plain_dict(items: list[tuple[str, Any]]) -> dict[str, Any]:

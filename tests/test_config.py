@@ -135,6 +135,8 @@ def test_what_yaml_leaves_out_takes_its_default():
         ("loop: {sample_prompts: [1]}", "must be a list, each a string, got [1]"),
         ("model: {n_heads: 7}", "n_heads must divide emb_dim, got n_heads=7"),
         ("- 1", "a config is a mapping of keys to values, got [1]"),
+        ("seed: 1\n'seed': 2", "'seed' stands again in line 2"),
+        ("loop:\n  steps: 1\n  log_every: 2\n  steps: 3", "again in line 4"),
         ("a: [", "not valid YAML"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
