@@ -31,6 +31,8 @@ def test_a_text_file_is_one_document(tmp_path):
 def test_a_byte_order_mark_is_not_text(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone")
     assert _read(tmp_path / "a.txt") == ["one"]
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\n')
+    assert _read(tmp_path / "a.jsonl") == ["one"]
 
 
 def test_every_format_gives_the_same_documents(tmp_path):
@@ -43,6 +45,7 @@ def test_every_format_gives_the_same_documents(tmp_path):
         + gzip.compress(lines.encode()[20:]),
         "c.jsonl.zst": zstandard.compress(lines.encode()[:20])
         + zstandard.compress(lines.encode()[20:]),
+        "D.JSONL.GZ": gzip.compress(lines.encode()),
     }
     for name, content in packed.items():
         (tmp_path / name).write_bytes(content)
@@ -56,6 +59,19 @@ def test_every_format_gives_the_same_documents(tmp_path):
     (folder / "3.txt").touch()
     (folder / ".hidden").write_bytes(b"\0")
     assert _read(folder) == TEXTS
+
+
+def test_zeros_may_pad_a_packed_file(tmp_path):
+    packed = gzip.compress(b"one ") + bytes(600) + gzip.compress(b"two") + bytes(2**17)
+    (tmp_path / "a.txt.gz").write_bytes(packed)
+    assert _read(tmp_path / "a.txt.gz") == ["one two"]
+
+
+def test_a_zstandard_file_may_have_a_long_window(tmp_path):
+    header = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3])  # a window of 2**31
+    raw_block = (3 << 3 | 1).to_bytes(3, "little") + b"one"  # the last one
+    (tmp_path / "a.txt.zst").write_bytes(header + raw_block)
+    assert _read(tmp_path / "a.txt.zst") == ["one"]
 
 
 def test_a_folder_is_read_recursively_in_the_order_of_paths(tmp_path):

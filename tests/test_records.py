@@ -39,6 +39,8 @@ def as_csv(rows):
         ("a.ndjson", "\r\n".join(map(json.dumps, ROWS))),
         ("a.csv", as_csv(ROWS)),
         ("a.csv", "\ufeff" + as_csv(ROWS)),
+        ("A.CSV", as_csv(ROWS)),
+        ("A.JSON", json.dumps(ROWS)),
     ],
 )
 def test_every_form_gives_the_same_records(tmp_path, name, content):
@@ -61,6 +63,20 @@ def test_a_quote_in_a_tsv_is_a_character_unless_it_is_said_to_quote(tmp_path):
     assert [row["text"] for row in quoted] == ["a\ny\tb", "c\u2028d"]
 
 
+def test_text_behind_a_closing_quote_belongs_to_the_field(tmp_path):
+    path = write(tmp_path / "a.tsv", 'x\t"a" b\ny\tc "d\n')
+    rows = records.read_records(path, columns=["label", "text"], quoted=True)
+    assert [row["text"] for row in rows] == ["a b", 'c "d']
+
+
+def test_a_field_may_be_longer_than_the_csv_module_allows(tmp_path):
+    limit = csv.field_size_limit()
+    text = "x" * (limit + 1)
+    path = write(tmp_path / "a.csv", f"text\n{text}\n")
+    assert records.read_records(path) == [{"text": text}]
+    assert csv.field_size_limit() == limit
+
+
 FIELDS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -81,6 +97,7 @@ def test_what_is_written_as_csv_is_read_again(rows, tmp_path_factory):
         ("a.csv", "label,text\nham\n", "line 2 .* 2 columns, 'label', 'text', got 1"),
         ("a.csv", 'label,text\nham,"a\nb"\nx\n', "line 4 .* got 1"),
         ("a.csv", "label,label\nham,x\n", "'label', 'label'"),
+        ("a.csv", 'label,text\nham,"a\nspam,b\n', "closed, .* begins in line 2"),
         ("a.json", "[1, 2", "must be JSON"),
         ("a.json", "[1]", "record 1 .* JSON object, got '1'"),
         ("a.jsonl", '{"a": 1}\n[]\n', "line 2 .* JSON object"),

@@ -8,6 +8,7 @@ by text_files.
 import codecs
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -55,14 +56,15 @@ def read_records(
     {'label': 'ham', 'text': 'See "you"'}
     """
     path = pathlib.Path(path)
-    if path.suffix in DELIMITERS:
-        quoted = path.suffix == ".csv" if quoted is None else quoted
+    suffix = path.suffix.lower()
+    if suffix in DELIMITERS:
+        quoted = suffix == ".csv" if quoted is None else quoted
         records = _table(path, columns, quoted)
     elif columns is not None or quoted is not None:
         raise DataError(f"columns and quoted are for {_listed(DELIMITERS)}, got {path}")
-    elif path.suffix == ".parquet":
+    elif suffix == ".parquet":
         records = _parquet(path)
-    elif path.suffix in (".json", ".jsonl", ".ndjson"):
+    elif suffix in (".json", ".jsonl", ".ndjson"):
         records = _json(path)
     else:
         raise DataError(
@@ -122,24 +124,43 @@ def batch_rows(
 def _table(
     path: pathlib.Path, columns: Sequence[str] | None, quoted: bool
 ) -> list[Record]:
-    """Read fields between delimiters; a quoted one may go over several lines."""
-    # Left to itself the reader takes a field that begins with a quote for quoted.
+    """Read fields between delimiters, and name them."""
+    records = []
+    for line, row in _rows(path, quoted):
+        if columns is None:
+            columns = row
+        elif row:
+            records.append(_named(columns, row, f"line {line} of {path}"))
+    return records
+
+
+def _rows(path: pathlib.Path, quoted: bool) -> list[tuple[int, list[str]]]:
+    """Read rows of fields and where each begins; a quoted field may have many lines."""
+    text = _read_text(path)
+    # Left to itself the reader takes a field that begins with a quote for quoted. The
+    # empty line behind the text is a row without fields, unless it is within quotes.
     reader = csv.reader(
-        io.StringIO(_read_text(path), newline=""),
-        delimiter=DELIMITERS[path.suffix],
+        itertools.chain(io.StringIO(text, newline=""), [""]),
+        delimiter=DELIMITERS[path.suffix.lower()],
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
-    records, line = [], 1
+    rows, line = [], 1
+    limit = csv.field_size_limit(len(text))  # no field is too long for its own file
     try:
         for row in reader:
-            if columns is None:
-                columns = row
-            elif row:
-                records.append(_named(columns, row, f"line {line} of {path}"))
+            rows.append((line, row))
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"line {line} of {path} cannot be read: {error}") from error
-    return records
+    finally:
+        csv.field_size_limit(limit)
+    line, row = rows.pop()
+    if row:
+        raise DataError(
+            f"a quote that is opened must be closed, {path} ends within the quotes of "
+            f"the record that begins in line {line}"
+        )
+    return rows
 
 
 def _named(columns: Sequence[str], row: Sequence[str], where: str) -> Record:
@@ -155,7 +176,7 @@ def _named(columns: Sequence[str], row: Sequence[str], where: str) -> Record:
 
 def _json(path: pathlib.Path) -> list[Record]:
     text = _read_text(path)
-    if path.suffix == ".json" and text.lstrip().startswith("["):
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
         array = _parsed(text, str(path))
         rows = [(row, f"record {i} of {path}") for i, row in enumerate(array, 1)]
     else:

@@ -39,10 +39,11 @@ def read_pieces(path: pathlib.Path, text_column: str = "text") -> Iterator[Piece
     Raises:
       DataError: the file is binary, not UTF-8, damaged, or lacks the column.
     """
-    inner = path.with_suffix("") if path.suffix in _UNPACKERS else path
-    if inner.suffix == ".parquet":
+    packed = path.suffix.lower() in _UNPACKERS
+    suffix = (path.with_suffix("") if packed else path).suffix.lower()
+    if suffix == ".parquet":
         rows = _parquet_texts(path, text_column)
-    elif inner.suffix in (".jsonl", ".ndjson", ".json"):
+    elif suffix in (".jsonl", ".ndjson", ".json"):
         rows = _json_texts(path, text_column)
     else:
         yield from _text_pieces(path)
@@ -119,6 +120,7 @@ def _json_texts(path: pathlib.Path, column: str) -> Iterator[str]:
     offset = 0
     for number, line in enumerate(_lines(_chunks(path)), 1):
         text, _ = _decode(line, path, offset, final=True)
+        text = text.removeprefix("\ufeff") if offset == 0 else text
         offset += len(line) + 1
         if not text.strip():
             continue
@@ -190,25 +192,28 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-# Each makes an object that unpacks one member (gzip) or frame (Zstandard).
+# Each makes an object that unpacks one member (gzip) or frame (Zstandard), also one
+# with the longest window there is, which `zstd --ultra --long=31` writes.
 _UNPACKERS = {
     ".gz": lambda: zlib.decompressobj(wbits=31),
-    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    ".zst": lambda: zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj(),
 }
 
 
 def _chunks(path: pathlib.Path) -> Iterator[bytes]:
     """Read a file in chunks of about a megabyte, unpacked where its name says so."""
     with disk.explain_refusal("read", path), open(path, "rb") as file:
-        if path.suffix not in _UNPACKERS:
+        new_unpacker = _UNPACKERS.get(path.suffix.lower())
+        if new_unpacker is None:
             yield from iter(lambda: file.read(2**20), b"")
             return
-        unpacker = _UNPACKERS[path.suffix]()
+        unpacker = new_unpacker()
         try:
             while packed := file.read(2**16):
-                while packed:
+                # Zeros may pad what is packed to a whole number of blocks.
+                while packed := packed.lstrip(b"\0") if unpacker.eof else packed:
                     if unpacker.eof:
-                        unpacker = _UNPACKERS[path.suffix]()
+                        unpacker = new_unpacker()
                     yield unpacker.decompress(packed)
                     packed = unpacker.unused_data
         except (zlib.error, zstandard.ZstdError) as error:
