@@ -15,7 +15,7 @@ import pytest
 from small_models import CFG, logits_of, random_params
 
 from jaxllm.data import tokenizers
-from jaxllm.errors import DataError
+from jaxllm.errors import ConfigError, DataError
 from jaxllm.evals import choices, judge, scoring
 from jaxllm.models import gpt
 from jaxllm.pretrained import load
@@ -246,6 +246,26 @@ def test_a_judge_is_asked_for_each_answer_once_also_after_a_break(
     assert (figures["graded"], figures["missing"], figures["mean"]) == (2, 1, 80)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(ANSWERS),
+        json.dumps(ANSWERS[0]),
+        json.dumps({"key": "a"} | ANSWERS[0]),
+        json.dumps(ANSWERS, indent=1),
+        json.dumps(ANSWERS[0]) + "\n",
+        "caf\xe9\n",
+    ],
+)
+def test_a_file_that_holds_no_grades_is_left_as_it_is(server, tmp_path, content):
+    out = tmp_path / "answers.json"
+    out.write_text(content, "latin-1")
+    with pytest.raises(DataError, match="out must be a file of grades alone, line 1"):
+        list(judge.judge_answers(judge_at(server), ANSWERS, out))
+    assert out.read_text("latin-1") == content
+    assert not server.asked
+
+
 def test_a_busy_judge_is_asked_again_and_again(server):
     server.answers = [(503, ""), (429, ""), (200, "5")]
     waits = []
@@ -258,8 +278,42 @@ def test_a_busy_judge_is_asked_again_and_again(server):
 
 def test_an_answer_that_is_no_chat_completion_is_shown(server, monkeypatch):
     monkeypatch.setattr(Server, "do_POST", answer_nonsense)
-    with pytest.raises(DataError, match="must answer with choices"):
-        judge.ask(judge_at(server), "?", wait=lambda seconds: None)
+    waits = []
+    with pytest.raises(DataError, match=r"^\S+ must answer with choices"):
+        judge.ask(judge_at(server), "?", wait=waits.append)
+    assert not waits
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(server, monkeypatch):
+    answer = Server.do_POST
+
+    def break_off(handler):
+        monkeypatch.setattr(Server, "do_POST", answer)
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100")
+        handler.end_headers()
+        handler.wfile.write(b"{")
+
+    monkeypatch.setattr(Server, "do_POST", break_off)
+    server.answers = [(200, "7")]
+    waits = []
+    assert judge.ask(judge_at(server), "?", wait=waits.append) == "7"
+    assert waits == [1]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:much/v1", "http://localhost:0/v1", "http:///v1"]
+)
+def test_an_address_without_host_or_port_is_refused(url):
+    with pytest.raises(ConfigError, match="url must name a host"):
+        judge.Judge(url=url)
+
+
+def test_an_address_that_http_cannot_send_is_refused_at_once():
+    asked = judge.Judge(url="http://local host/v1")
+    with pytest.raises(ConfigError, match="url must be an address"):
+        judge.ask(asked, "?", wait=lambda seconds: pytest.fail("waited"))
 
 
 def answer_nonsense(handler):

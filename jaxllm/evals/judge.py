@@ -7,6 +7,7 @@ twice when a judgement is broken off and begun again.
 
 import dataclasses
 import hashlib
+import http.client
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import re
 import statistics
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,6 +25,10 @@ from jaxllm.errors import ConfigError, DataError
 
 # Answers of a server that another attempt may better.
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
+
+# What a line of ours begins with, and what it must have to be taken for one.
+_BEGINNING = b'{"key": "'
+_NEEDED = {"key", "score"}
 
 PROMPT = """\
 Below are an instruction, a reference answer, and the answer of a student.
@@ -66,6 +72,15 @@ class Judge:
             raise ConfigError(
                 f"url must begin with http:// or https://, got {self.url!r}"
             )
+        try:
+            address = urllib.parse.urlsplit(self.url)
+            whole = address.hostname is not None and address.port != 0
+        except ValueError:
+            whole = False
+        if not whole:
+            raise ConfigError(
+                f"url must name a host, and a port in 1..65535 if any, got {self.url!r}"
+            )
         if self.timeout <= 0:
             raise ConfigError(f"timeout must be > 0, got {self.timeout}")
         if self.retries < 0:
@@ -77,7 +92,10 @@ def ask(
 ) -> str:
     """Ask once and return what is said, with patience for what may pass.
 
-    Raises DataError where the server refuses, or is not there after all attempts.
+    Raises:
+      DataError: the server refuses, answers with something else, or is not there after
+        all attempts.
+      ConfigError: the address can't be one.
     """
     body = {
         "model": judge.model,
@@ -96,13 +114,18 @@ def ask(
             wait(2.0 ** (attempt - 1))
         try:
             with urllib.request.urlopen(request, timeout=judge.timeout) as reply:
-                return _content(json.loads(reply.read()), address)
+                said = json.loads(reply.read())
         except urllib.error.HTTPError as error:
             reason = f"{error.code} {error.reason}"
             if error.code not in _PASSING:
                 break
-        except (OSError, ValueError) as error:  # no server, a time-out, or no JSON
+        except http.client.InvalidURL as error:
+            raise ConfigError(f"url must be an address, got {address!r}") from error
+        # No server, a time-out, an answer that breaks off, or no JSON.
+        except (OSError, http.client.HTTPException, ValueError) as error:
             reason = str(error)
+        else:
+            return _content(said, address)
     raise DataError(f"{address} gives no answer: {reason}")
 
 
@@ -171,16 +194,45 @@ def judge_answers(
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Read what was judged before; a last line that was cut short by a kill is none."""
+    """Read what was judged before; a last line that was cut short by a kill is none.
+
+    Raises DataError where the file holds anything else, and leaves it as it is.
+    """
     if not path.exists():
         return []
     with disk.explain_refusal("read", path):
-        text = path.read_text("utf-8")
-    whole, _, cut = text.rpartition("\n")
+        data = path.read_bytes()
+    *whole, cut = data.split(b"\n")
+    lines = [_parsed(line) for line in whole]
+    for number, line in enumerate(lines, 1):
+        _require_grade(_is_grade(line), path, number)
     if cut:
+        begun = cut[: len(_BEGINNING)] == _BEGINNING[: len(cut)]
+        last = _parsed(cut)
+        ours = begun if last is None else _is_grade(last)
+        _require_grade(ours, path, len(lines) + 1)
         with disk.explain_refusal("write", path):
-            os.truncate(path, len(text.encode()) - len(cut.encode()))
-    return [json.loads(line) for line in whole.splitlines()]
+            os.truncate(path, len(data) - len(cut))
+    return lines
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _is_grade(line: Any) -> bool:
+    return isinstance(line, dict) and line.keys() >= _NEEDED
+
+
+def _require_grade(ours: bool, path: pathlib.Path, number: int) -> None:
+    if not ours:
+        raise DataError(
+            f"out must be a file of grades alone, line {number} of {path} is none; "
+            "name another file"
+        )
 
 
 def _prompt(answer: records.Record, number: int) -> str:
