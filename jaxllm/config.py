@@ -287,6 +287,12 @@ class OptimizerConfig:
             _require(
                 getattr(self, name) >= 0, f"{name} must be >= 0", getattr(self, name)
             )
+        if self.schedule != "constant":
+            _require(
+                self.min_learning_rate <= self.learning_rate,
+                f"min_learning_rate must be <= learning_rate, {self.learning_rate}",
+                self.min_learning_rate,
+            )
         for name in "beta1 beta2 momentum".split():
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in [0, 1)", value)
@@ -407,6 +413,11 @@ class ProcessConfig:
             _require(value is None or value >= 1, f"{name} must be >= 1", value)
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy or JAX would."""
+    _require(0 <= seed < 2**63, "seed must be in [0, 2**63)", seed)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A whole training run: everything that, with the code, decides its bits."""
@@ -427,3 +438,6 @@ class TrainConfig:
     """The training loop."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     """The devices."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)

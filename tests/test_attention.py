@@ -1,6 +1,7 @@
 """The variants of the notes: their printed numbers, and what each adds to the last."""
 
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -138,3 +139,22 @@ def test_nvidias_kernel_is_chosen_where_it_can_do_it(changes, whole_rows, chosen
     how = {"dropout": False, "kernels": "cudnn", "whole_rows": whole_rows}
     assert attention.choose(cfg, **how) == chosen
     assert attention.choose(cfg, **(how | {"dropout": True})) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "kernels"),
+    [
+        ("gpu", "7.5", "other"),
+        ("gpu", "9.0", "cudnn"),
+        ("gpu", "12.0", "cudnn"),
+        ("gpu", "gfx90a", "other"),
+        ("tpu", "", "other"),
+        ("cpu", "", "cpu"),
+    ],
+)
+def test_kernels_are_known_by_the_generation(
+    monkeypatch, platform, capability, kernels
+):
+    device = types.SimpleNamespace(platform=platform, compute_capability=capability)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert attention.kernels_here() == kernels

@@ -195,3 +195,8 @@ def test_the_beams_are_those_of_transformers(tmp_path, penalty):
 def test_what_beams_cannot_do_is_refused(wrong, error, message):
     with pytest.raises(error, match=message):
         found(**wrong)
+
+
+def test_beams_stay_in_one_window():
+    with pytest.raises(ConfigError, match=r'overflow must be .* got "slide"'):
+        beam_search(params(), PROMPT, CFG, overflow="slide")

@@ -324,3 +324,36 @@ def test_packed_weights_give_the_text_of_the_rounded_parameters(kind):
         )
         for one, other in zip(*pair, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("bad", [[1.9, 2.0], [2**32 + 1], [float("nan")]])
+def test_ids_that_are_no_ids_are_refused_and_not_rounded(bad):
+    with pytest.raises(DataError, match="whole numbers of 32 bits"):
+        generate(some_params(), bad, TINY, max_new_tokens=1, temperature=0)
+
+
+def test_a_key_of_the_old_form_is_a_key():
+    old, new = (
+        generate(some_params(), PROMPTS, TINY, max_new_tokens=5, key=make(3))
+        for make in (jax.random.PRNGKey, jax.random.key)
+    )
+    assert [row.tolist() for row in old] == [row.tolist() for row in new]
+
+
+def test_keys_and_noise_that_do_not_fit_the_rows_are_named():
+    def draw(key):
+        generate(some_params(), PROMPTS, TINY, max_new_tokens=5, key=key)
+
+    with pytest.raises(ConfigError, match=r"one for each of 3 prompts, got \(2,\)"):
+        draw(jax.random.split(jax.random.key(0)))
+    with pytest.raises(ConfigError, match=r"\(5 or more, 3, .* got \(4, 3, 23\)"):
+        draw(jnp.zeros((4, 3, 23)))
+
+
+def test_a_stream_takes_its_options_by_name():
+    how = {"max_new_tokens": 5, "temperature": 0}
+    pieces = stream(some_params(), PROMPTS, TINY, **how)
+    joined = [np.concatenate(row) for row in zip(*pieces, strict=True)]
+    rows = generate(some_params(), PROMPTS, TINY, **how)
+    for prompt, new, row in zip(PROMPTS, joined, rows, strict=True):
+        assert [*prompt, *new] == row.tolist()

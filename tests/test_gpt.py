@@ -304,3 +304,24 @@ def test_sequences_longer_than_the_context_are_refused():
     gpt.check_tokens(np.zeros((1, 9), int), TINY)
     with pytest.raises(DataError, match=r"at most 9 .*got 10"):
         gpt.check_tokens(np.zeros((1, 10), int), TINY)
+
+
+@pytest.mark.parametrize("kind", ["learned", "sinusoidal"])
+def test_more_tokens_than_positions_are_refused_and_not_clamped(kind):
+    cfg = dataclasses.replace(TINY, positions=kind)
+    params = init_params(jax.random.key(0), cfg)
+    for read in (apply, trace):
+        with pytest.raises(DataError, match=r"at most 9 tokens .* got 10"):
+            read(params, jnp.zeros((1, 10), jnp.int32), cfg)
+
+
+def test_a_cache_takes_no_key_and_no_more_tokens_than_it_has_slots():
+    params = init_params(jax.random.key(0), TINY)
+    tokens = jnp.zeros((1, 6), jnp.int32)
+    with pytest.raises(DataError, match="4 slots has no room for 6 tokens"):
+        hidden_states(params, tokens, TINY, cache=init_cache(TINY, 1, 4))
+    key = jax.random.key(0)
+    with pytest.raises(ConfigError, match="knows no dropout"):
+        hidden_states(params, tokens, TINY, cache=init_cache(TINY, 1), key=key)
+    with pytest.raises(ConfigError, match="prepared for decoding know no dropout"):
+        hidden_states(gpt.blocks_apart(params), tokens, TINY, key=key)

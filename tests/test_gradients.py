@@ -175,3 +175,14 @@ def test_derived_gradients_know_forward_mode():
     gradient = jax.jit(jax.grad(loss))(params)
     expected = sum(float(leaf.sum()) for leaf in jax.tree.leaves(gradient))
     np.testing.assert_allclose(slope, expected, rtol=1e-4)
+
+
+def test_parameters_in_bfloat16_have_gradients_in_bfloat16():
+    cfg = dataclasses.replace(CFG, dtype="bfloat16")
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), random_params(cfg))
+
+    def loss(params):
+        return losses.next_token_loss(params, random_batch(2, 8, cfg=cfg), cfg)[0]
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(gradient)} == {"bfloat16"}

@@ -200,3 +200,9 @@ def test_muon_turns_each_matrix_of_a_block_and_leaves_the_rest_to_adamw(new_key)
     np.testing.assert_array_equal(
         turned["mlp"]["up"]["bias"], updates["adamw"]["blocks"]["mlp"]["up"]["bias"]
     )
+
+
+def test_a_rate_does_not_decay_upwards():
+    with pytest.raises(ConfigError, match=r"must be <= learning_rate, .* got 0.0001"):
+        OptimizerConfig(learning_rate=5e-5)
+    OptimizerConfig(learning_rate=5e-5, schedule="constant")

@@ -393,3 +393,10 @@ def test_the_filters_and_penalties_are_those_of_transformers(new_key):
     for ours, theirs in pairs:
         expected = theirs(torch.tensor(text), theirs_in.clone()).numpy()
         np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_a_sample_takes_one_key_or_says_that_it_needs_one(new_key):
+    logits = jnp.zeros((4, 9))
+    assert sampling.sample(logits, Sampling(), new_key()).shape == (4,)
+    with pytest.raises(ConfigError, match="give a key"):
+        sampling.sample(logits, Sampling())

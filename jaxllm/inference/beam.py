@@ -6,7 +6,7 @@ of the cache follow them.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxllm.config import GPTConfig
 from jaxllm.errors import ConfigError
 from jaxllm.inference import decoding, generate, penalties
 from jaxllm.inference import sampling as samplers
-from jaxllm.inference.generate import Overflow, Piece
+from jaxllm.inference.generate import Piece
 from jaxllm.inference.penalties import History
 from jaxllm.inference.sampling import Sampling, Settings
 from jaxllm.inference.weights import decoding_params
@@ -72,7 +72,7 @@ def beam_search(
     length_penalty: float = 1.0,
     stop_tokens: Sequence[int] = (),
     sampling: Sampling | None = None,
-    overflow: Overflow = "error",
+    overflow: Literal["error", "keep_last"] = "error",
 ) -> list[Any]:
     """Find the n best continuations of each prompt, the best one first.
 
@@ -92,7 +92,9 @@ def beam_search(
       n `Beam`s, fewer if there are no more texts; a list of such for several prompts.
 
     Raises:
-      ConfigError: n is not in 1..beams, or sampling forces tokens.
+      ConfigError: n is not in 1..beams, sampling forces tokens, or the window is to
+        slide.
+      DataError: a prompt is empty, or exceeds the context with the new tokens.
 
     >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
     >>> params = gpt.init_params(jax.random.key(0), cfg)
@@ -102,6 +104,8 @@ def beam_search(
     """
     if not 1 <= n <= beams:
         raise ConfigError(f"n must be in 1..{beams}, the beams, got {n}")
+    if overflow not in ("error", "keep_last"):
+        raise ConfigError(f'overflow must be "error" or "keep_last", got "{overflow}"')
     sampling = sampling or Sampling()
     if len(sampling.force):
         raise ConfigError(f"beams can't be forced, got force={list(sampling.force)}")

@@ -62,6 +62,11 @@ def generate(
     Returns:
       The prompt and what follows it, int32; a list of such for several prompts.
 
+    Raises:
+      ConfigError: options do not go together, or a draw has no key.
+      DataError: a prompt is empty or has ids that the model does not know, or exceeds
+        the context with the new tokens where overflow="error".
+
     >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
     >>> params = gpt.init_params(jax.random.key(0), cfg)
     >>> generate(params, [1, 2], cfg, max_new_tokens=3, temperature=0).shape
@@ -139,24 +144,31 @@ def stream(
     prompts: Sequence,
     cfg: GPTConfig,
     *,
-    max_new_tokens: int,
-    sampling: Sampling | Sequence[Sampling],
+    max_new_tokens: int = 50,
+    sampling: Sampling | Sequence[Sampling] | None = None,
     stop_tokens: Sequence[int] = (),
     overflow: Overflow = "error",
     lookahead: int = 0,
     key: Array | None = None,
+    **how: Any,
 ) -> Iterator[list[np.ndarray]]:
     """Yield the new tokens of each row as they come; arguments as for `generate`.
 
     Each item has one int32 array per row, empty for rows that have ended. The first
-    item has one token per row.
+    item has a token of each row that does not end at once.
+
+    >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
+    >>> params = gpt.init_params(jax.random.key(0), cfg)
+    >>> pieces = stream(params, [[1, 2]], cfg, max_new_tokens=3, temperature=0)
+    >>> sum(len(piece) for (piece,) in pieces)
+    3
     """
     pieces = stream_pieces(
         params,
         prompts,
         cfg,
         max_new_tokens=max_new_tokens,
-        sampling=sampling,
+        sampling=_asked(sampling, how),
         stop_tokens=stop_tokens,
         overflow=overflow,
         lookahead=lookahead,
@@ -189,7 +201,7 @@ def stream_pieces(
     stop_tokens = tuple(int(token) for token in stop_tokens)
     settings = samplers.make_settings(sampling, B, V, stop_tokens)
     _check_lookahead(lookahead, settings, logprobs)
-    keys = _row_keys(key, settings, B)
+    keys = _row_keys(key, settings, B, max_new_tokens)
     lengths = [len(row) for row in rows]
     params = decoding_params(params, cfg)
     finishes: list[Finish | None] = [None] * B
@@ -265,7 +277,16 @@ def as_rows(prompts: Sequence) -> tuple[list[np.ndarray], bool]:
         raise DataError("a prompt must have at least one token, got none")
     single = np.ndim(prompts[0]) == 0
     rows = [prompts] if single else list(prompts)
-    return [np.asarray(row, np.int32) for row in rows], single
+    return [_ids(row) for row in rows], single
+
+
+def _ids(row: Any) -> np.ndarray:
+    given = np.asarray(row)
+    with np.errstate(invalid="ignore"):  # a NaN is none, and is found below
+        ids = given.astype(np.int32)
+    if not np.array_equal(ids, given):
+        raise DataError(f"token ids must be whole numbers of 32 bits, got {given}")
+    return ids
 
 
 def _check_lookahead(lookahead: int, settings: Settings, logprobs: int | None) -> None:
@@ -279,7 +300,10 @@ def _check_lookahead(lookahead: int, settings: Settings, logprobs: int | None) -
         )
 
 
-def _row_keys(key: Array | None, settings: Settings, n_rows: int) -> Array:
+def _row_keys(
+    key: Array | None, settings: Settings, n_rows: int, max_new_tokens: int
+) -> Array:
+    """Give a key of each row, or the noise (max_new_tokens, B, V) that is given."""
     if key is None:
         if settings.temperature is not None:
             raise ConfigError(
@@ -287,6 +311,18 @@ def _row_keys(key: Array | None, settings: Settings, n_rows: int) -> Array:
                 "a key, or temperature=0"
             )
         key = jax.random.key(0)
+    if jnp.issubdtype(key.dtype, jnp.uint32):  # as jax.random.PRNGKey makes them
+        key = jax.random.wrap_key_data(key)
+    noise = not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if noise and (key.ndim != 3 or len(key) < max_new_tokens or key.shape[1] != n_rows):
+        raise ConfigError(
+            f"noise must be ({max_new_tokens} or more, {n_rows}, vocabulary), a row of "
+            f"it for each token and each prompt, got {key.shape}"
+        )
+    if not noise and key.ndim and key.shape != (n_rows,):
+        raise ConfigError(
+            f"key must be one key, or one for each of {n_rows} prompts, got {key.shape}"
+        )
     if key.ndim:
         return jnp.asarray(key)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(n_rows))

@@ -253,7 +253,11 @@ def draw(
 
 
 def sample(logits: Array, sampling: Sampling, noise: Array | None = None) -> Array:
-    """Choose the first token of each row of (B, V) logits; (B,) int32. See `draw`.
+    """Choose the first token of each row of (B, V) logits; (B,) int32.
+
+    Args:
+      noise: one random key, a key of each row, or Gumbel noise (B, V), as for `draw`; a
+        temperature of 0 needs none.
 
     >>> logits = jnp.array([[0.1, 0.9]])
     >>> sample(logits, Sampling(), jnp.array([[1.0, 0.0]])).tolist()
@@ -261,6 +265,10 @@ def sample(logits: Array, sampling: Sampling, noise: Array | None = None) -> Arr
     """
     B, V = logits.shape
     settings = make_settings(sampling, B, V)
+    if noise is None and settings.temperature is not None:
+        raise ConfigError("a temperature above 0 draws at random: give a key")
+    if noise is not None and not noise.ndim:
+        noise = jax.random.split(noise, B)
     empty = [np.zeros(0, np.int32)] * B
     tokens, _ = draw(
         logits, settings, make_history(settings, empty, [0] * B, V, 0), noise

@@ -238,9 +238,10 @@ def kernels_here() -> Literal["cpu", "cudnn", "other"]:
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return "cpu"
-    capability = str(getattr(device, "compute_capability", ""))  # such as 9.0
-    ampere = device.platform == "gpu" and capability[:1] >= "8" and "." in capability
-    return "cudnn" if ampere else "other"
+    # Such as 9.0 or 12.0; AMD's devices have names there.
+    generation, dot, _ = str(getattr(device, "compute_capability", "")).partition(".")
+    nvidia = device.platform == "gpu" and dot and generation.isdigit()
+    return "cudnn" if nvidia and int(generation) >= 8 else "other"
 
 
 def _attend_cudnn(query, key, value, where: Places, cfg: GPTConfig) -> Array:

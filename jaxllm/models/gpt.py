@@ -47,6 +47,8 @@ class GPT(nn.Module):
             where = places.in_segments(segments)
         else:
             where = places.in_rows(T, None if cache is None else cache.length)
+            if cache is None and cfg.positions in ("learned", "sinusoidal"):
+                check_length(T, cfg)
 
         table = Embedding(cfg, cfg.vocab_size, name="token_embedding")()
         if not cfg.tied_head and self.is_initializing():
@@ -159,7 +161,7 @@ def hidden_states(
 
 @overload
 def hidden_states(
-    params: Params, tokens: Array, cfg: GPTConfig, *, cache: Cache, key: Noise = None
+    params: Params, tokens: Array, cfg: GPTConfig, *, cache: Cache
 ) -> tuple[Array, Cache]: ...
 
 
@@ -178,21 +180,34 @@ def hidden_states(
       tokens: (B, T) int32. Ids outside the vocabulary are clamped by JAX: check them
         on the host (`check_tokens`).
       cache: None to read the tokens from position 0; or the past, behind which they
-        stand. Their keys and values are added to the cache that is returned.
+        stand. Their keys and values are added to the cache that is returned, which must
+        have room: behind its last slot comes the first.
       segments: (B, T) int32, where rows hold several texts, each in one piece: a token
         sees its own text only, and positions restart in each. Not with a cache.
       key: None for no dropout; a random key; or the masks themselves, True = keep:
         {"embedding": (B, T, D), "blocks": {"weights": (L, B, N, T, T),
-        "attention": (L, B, T, D), "mlp": (L, B, T, D)}}.
+        "attention": (L, B, T, D), "mlp": (L, B, T, D)}}. Not with a cache.
 
     Returns:
       hidden states (B, T, D) in cfg.dtype, after the final norm, and the cache.
+
+    Raises:
+      ConfigError: what is given does not go together.
+      DataError: there are more tokens than positions, or than slots in the cache.
     """
-    if cache is not None and not cfg.causal:
-        raise ConfigError("a cache needs causal attention, got causal=False")
-    if cache is not None and segments is not None:
-        raise ConfigError("a cache holds one text per row, got segments too")
+    T = tokens.shape[1]
+    if key is not None and "blocks" not in params:
+        raise ConfigError("parameters prepared for decoding know no dropout, got a key")
     if cache is not None:
+        if not cfg.causal:
+            raise ConfigError("a cache needs causal attention, got causal=False")
+        if segments is not None:
+            raise ConfigError("a cache holds one text per row, got segments too")
+        if key is not None:
+            raise ConfigError("what is read through a cache knows no dropout")
+        slots = cache.key[0].shape[1]
+        if slots < T:
+            raise DataError(f"a cache of {slots} slots has no room for {T} tokens")
         params = blocks_apart(params)
     results: Any = GPT(cfg).apply({"params": params}, tokens, cache, key, segments)
     hidden, cache, _ = results
@@ -283,11 +298,16 @@ def check_tokens(tokens: np.ndarray, cfg: GPTConfig) -> None:
     ...
     jaxllm.errors.DataError: token ids must be in [0, 5), got 7
     """
-    if tokens.shape[-1] > cfg.context_length:
-        raise DataError(
-            f"a sequence must have at most {cfg.context_length} tokens "
-            f"(context_length), got {tokens.shape[-1]}"
-        )
+    check_length(tokens.shape[-1], cfg)
     outside = tokens[(tokens < 0) | (tokens >= cfg.vocab_size)]
     if outside.size:
         raise DataError(f"token ids must be in [0, {cfg.vocab_size}), got {outside[0]}")
+
+
+def check_length(length: int, cfg: GPTConfig) -> None:
+    """Refuse sequences that the model has no position for."""
+    if length > cfg.context_length:
+        raise DataError(
+            f"a sequence must have at most {cfg.context_length} tokens "
+            f"(context_length), got {length}"
+        )

@@ -108,11 +108,11 @@ def _layer_norm(x, scale, bias, eps):
     mean = y.mean(axis=-1, keepdims=True)
     inverse = lax.rsqrt(jnp.square(y - mean).mean(axis=-1, keepdims=True) + eps)
     y = (y - mean) * inverse * scale[None] + bias[None]
-    return y.astype(x.dtype), (x, mean, inverse, scale)
+    return y.astype(x.dtype), (x, mean, inverse, scale, bias)
 
 
 def _layer_norm_gradient(eps, saved, dy):
-    x, mean, inverse, scale = saved
+    x, mean, inverse, scale, bias = saved
 
     def normal(x):
         return (x.astype(jnp.float32) - mean) * inverse
@@ -124,8 +124,8 @@ def _layer_norm_gradient(eps, saved, dy):
     # share, as float32.
     x_again, dy = _afresh((x, dy))
     dy = dy.astype(jnp.float32)
-    dscale = (dy * normal(x_again)).sum(axis=0)
-    return (inverse * dx).astype(x.dtype), dscale, dy.sum(axis=0)
+    dscale = (dy * normal(x_again)).sum(axis=0).astype(scale.dtype)
+    return (inverse * dx).astype(x.dtype), dscale, dy.sum(axis=0).astype(bias.dtype)
 
 
 layer_norm.defvjp(_layer_norm, _layer_norm_gradient)

@@ -87,7 +87,8 @@ def _summed_and_gradients(hidden, head, targets, mask, dtype):
 
 def _scaled(dtype, gradients, dtotal):
     dhidden, dhead = gradients
-    return (dhidden * dtotal).astype(dhidden.dtype), dhead * dtotal, None, None
+    scaled = ((dx * dtotal).astype(dx.dtype) for dx in (dhidden, dhead))
+    return *scaled, None, None
 
 
 _summed.defvjp(_summed_and_gradients, _scaled)
