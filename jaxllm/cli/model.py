@@ -58,7 +58,7 @@ def text_ids(
     Args:
         text: a corpus; None takes what the run has held out.
     """
-    if text is None and (not runs.is_run(run) or opening.is_finetuned(run)):
+    if text is None and not _holds_out(run):
         raise ConfigError(f"text must be given: {run} holds no text of its own out")
     if text is None:
         from jaxllm.training import preparation
@@ -72,6 +72,15 @@ def text_ids(
         for document in corpora.documents(text, text_column=text_column)
     ]
     return np.concatenate(rows).astype(np.int32)
+
+
+def _holds_out(run: str) -> bool:
+    """Tell whether a run was trained here; the data of one converted are a default."""
+    if not runs.is_run(run) or opening.is_finetuned(run):
+        return False
+    return any(
+        os.path.exists(os.path.join(run, n)) for n in (runs.METRICS, runs.TOKENS)
+    )
 
 
 def encode_prompt(
