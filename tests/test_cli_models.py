@@ -1,5 +1,6 @@
 """The commands that look at a model and carry it from one form to another."""
 
+import json
 import pathlib
 import shutil
 
@@ -7,7 +8,8 @@ import pytest
 from small_models import random_params
 
 from jaxllm.config import GPTConfig
-from jaxllm.data.tokenizers import CharTokenizer
+from jaxllm.data import bpe
+from jaxllm.data.tokenizers import BPETokenizer, CharTokenizer
 from jaxllm.pretrained import load, save
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -34,6 +36,33 @@ def test_a_converted_run_can_be_asked(run, tmp_path):
     _, from_folder = run("generate", GOLDEN / "openai", *words)
     assert from_run == from_folder
     assert from_run.startswith("The cat")
+
+
+def test_a_converted_run_holds_no_text_out(run, tmp_path):
+    run("convert", GOLDEN / "openai", tmp_path / "run")
+    status, said = run("evaluate", tmp_path / "run")
+    assert status == 2
+    assert "text must be given" in said
+    assert not (tmp_path / "run" / "tokens").exists()
+
+
+def test_ids_without_a_token_are_not_drawn_and_can_be_shown(run, tmp_path):
+    """A vocabulary with a gap, of a model with more rows than that."""
+    from jaxllm.cli import convert
+
+    tokenizer = BPETokenizer(
+        ranks=bpe.learn_ranks({}, 256), special_tokens={"<|endoftext|>": 258}
+    )
+    cfg = GPTConfig(
+        vocab_size=1024, context_length=16, emb_dim=8, n_heads=2, n_layers=1
+    )
+    convert.write_run(random_params(cfg), cfg, tokenizer, tmp_path / "run")
+    words = ("--prompt", "a", "--max_new_tokens", 8, "--logprobs", 1024, "--json")
+    status, said = run("generate", tmp_path / "run", *words)
+    assert status == 0
+    ids = json.loads(said)["tokens"]
+    assert ids
+    assert max(ids) < 256
 
 
 def test_a_run_is_not_written_over_another(run, tmp_path):

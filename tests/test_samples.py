@@ -17,10 +17,10 @@ def params():
     return gpt.init_params(jax.random.key(0), CFG)
 
 
-def continued(params, *prompts, tokens=12, seed=0):
+def continued(params, *prompts, tokens=12, seed=0, tokenizer=TOKENIZER):
     loop = LoopConfig(steps=1, sample_prompts=prompts, sample_tokens=tokens)
     key = jax.random.key(seed)
-    return samples.continue_prompts(params, CFG, TOKENIZER, loop, key=key)
+    return samples.continue_prompts(params, CFG, tokenizer, loop, key=key)
 
 
 def test_each_prompt_is_continued_beyond_the_context(params):
@@ -43,3 +43,9 @@ def test_a_prompt_that_cannot_be_encoded_is_answered_by_the_reason(params):
 
 def test_an_empty_prompt_is_answered_by_the_reason(params):
     assert "can't be continued" in continued(params, "")[0]
+
+
+def test_rows_of_a_model_that_have_no_token_are_not_drawn(params):
+    (text,) = continued(params, "a", tokenizer=CharTokenizer(characters="ab"))
+    assert len(text) == 13
+    assert set(text) <= {*"ab"}

@@ -11,7 +11,7 @@ from jaxllm.cli import console
 from jaxllm.cli.options import TextOptions
 from jaxllm.config import GPTConfig
 from jaxllm.data import tokenizers
-from jaxllm.errors import ConfigError
+from jaxllm.errors import ConfigError, TokenizerError
 from jaxllm.inference import generate, text
 from jaxllm.inference.generate import Overflow, Piece
 from jaxllm.inference.sampling import Sampling
@@ -114,7 +114,7 @@ def sampling_of(
         bias=dict(_bias(word, tokenizer) for word in options.bias),
         ban=[
             *(_token(word, tokenizer, "ban") for word in options.ban),
-            *range(tokenizer.vocab_size, cfg.vocab_size),
+            *tokenizers.ids_without_token(tokenizer, cfg.vocab_size),
         ],
         min_new_tokens=options.min_new_tokens,
         temperature=options.temperature,
@@ -185,7 +185,10 @@ def _scored(piece, tokenizer) -> Iterator[tuple[int, str, float, list]]:
 
 
 def _shown(token: int, tokenizer) -> str:
-    return tokenizer.decode([token]) if token < tokenizer.vocab_size else ""
+    try:
+        return tokenizer.decode([token])
+    except TokenizerError:  # An id without a token is never chosen, but may be likely.
+        return ""
 
 
 def _rounded(logprob) -> float:

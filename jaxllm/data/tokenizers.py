@@ -124,6 +124,22 @@ def add_special_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenizer:
     return dataclasses.replace(tokenizer, special_tokens=special_tokens)
 
 
+def ids_without_token(tokenizer: Tokenizer, size: int) -> list[int]:
+    """List the ids below size that stand for nothing, and so can't be decoded.
+
+    They are gaps in a vocabulary, and the rows that a model has beyond it.
+
+    >>> ranks = bpe.learn_ranks({}, 256)
+    >>> tokenizer = BPETokenizer(ranks=ranks, special_tokens={"<|end|>": 258})
+    >>> ids_without_token(tokenizer, 261)
+    [256, 257, 259, 260]
+    """
+    there: set[int] | range = range(tokenizer.vocab_size)
+    if isinstance(tokenizer, BPETokenizer):
+        there = {*tokenizer.ranks.values(), *tokenizer.special_tokens.values()}
+    return [id for id in range(size) if id not in there]
+
+
 def learn(
     texts: Iterable[str], config: TokenizerConfig, *, processes: int = 1
 ) -> Tokenizer:

@@ -12,7 +12,7 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from jaxllm.config import GPTConfig
-from jaxllm.data.tokenizers import Tokenizer
+from jaxllm.data import tokenizers
 from jaxllm.errors import DataError
 from jaxllm.evals import scoring
 from jaxllm.inference import generate, sampling, text
@@ -27,7 +27,11 @@ class HarnessModel(LM):
     """A GPT as the harness asks it: likelihoods of continuations and texts, answers."""
 
     def __init__(
-        self, params: Params, cfg: GPTConfig, tokenizer: Tokenizer, batch_size: int = 8
+        self,
+        params: Params,
+        cfg: GPTConfig,
+        tokenizer: tokenizers.Tokenizer,
+        batch_size: int = 8,
     ) -> None:
         super().__init__()
         if tokenizer.end_of_text is None:
@@ -36,6 +40,9 @@ class HarnessModel(LM):
             )
         self._model = params, cfg, tokenizer
         self._batch_size = batch_size
+        self._greedy = sampling.Sampling(
+            temperature=0, ban=tokenizers.ids_without_token(tokenizer, cfg.vocab_size)
+        )
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Score continuations behind contexts."""
@@ -82,7 +89,7 @@ class HarnessModel(LM):
             [ids[-(cfg.context_length - wanted) :] or [end]],
             cfg,
             max_new_tokens=wanted,
-            sampling=sampling.Sampling(temperature=0),
+            sampling=self._greedy,
             stop_tokens=(end,),
         )
         tokens = (token for (row,) in pieces for token in row.tolist())

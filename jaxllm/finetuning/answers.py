@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from jaxllm.config import GPTConfig
-from jaxllm.data import instructions, layouts
+from jaxllm.data import instructions, layouts, tokenizers
 from jaxllm.data.records import Record
 from jaxllm.data.templates import AnyTemplate
-from jaxllm.data.tokenizers import Tokenizer
 from jaxllm.inference import generate
 from jaxllm.types import Params
 
@@ -14,7 +13,7 @@ from jaxllm.types import Params
 def answer(
     params: Params,
     cfg: GPTConfig,
-    tokenizer: Tokenizer,
+    tokenizer: tokenizers.Tokenizer,
     template: AnyTemplate,
     records: Sequence[Record],
     *,
@@ -22,25 +21,30 @@ def answer(
 ) -> list[str]:
     """Answer the instructions of records, each by the likeliest tokens.
 
-    A prompt that fills the context is answered by nothing.
+    An answer has the room that its own prompt leaves in the context, whatever is beside
+    it; a prompt that fills the context is answered by nothing.
     """
     prompts = [instructions.encode_prompt(r, template, tokenizer) for r in records]
     answers = [""] * len(records)
     end = instructions.end_id(template, tokenizer)
-    fitting = [i for i, ids in enumerate(prompts) if len(ids) < cfg.context_length]
+    C = cfg.context_length
+    fitting = [i for i, ids in enumerate(prompts) if len(ids) < C]
     if not fitting:
         return answers
-    room = cfg.context_length - max(len(prompts[i]) for i in fitting)
+    room = C - min(len(prompts[i]) for i in fitting)
     whole = generate.generate(
         params,
         [prompts[i] for i in fitting],
         cfg,
         max_new_tokens=min(max_new_tokens, room),
         temperature=0,
+        ban=tokenizers.ids_without_token(tokenizer, cfg.vocab_size),
         stop_tokens=(end,),
+        # The others go on where the row of a long prompt has filled its context.
+        overflow="slide",
     )
     for i, tokens in zip(fitting, whole, strict=True):
-        answers[i] = tokenizer.decode(tokens[len(prompts[i]) :])
+        answers[i] = tokenizer.decode(tokens[len(prompts[i]) : C])
     return answers
 
 

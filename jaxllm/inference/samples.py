@@ -47,6 +47,7 @@ def _continue(
         cfg,
         max_new_tokens=loop.sample_tokens,
         temperature=loop.sample_temperature,
+        ban=tokenizers.ids_without_token(tokenizer, cfg.vocab_size),
         stop_tokens=() if end is None else (end,),
         overflow="slide",
         key=key,
