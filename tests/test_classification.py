@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from small_models import CFG, random_params
 
+from jaxllm.config import MeshConfig
+from jaxllm.data import example_batches
 from jaxllm.data.labelled import TextBatch
-from jaxllm.finetuning import classification, heads
+from jaxllm.distributed import mesh as meshes
+from jaxllm.finetuning import classification, heads, tasks
 from jaxllm.finetuning.config import ClassifyConfig, ExamplesConfig, FinetuneConfig
 from jaxllm.training import steps
 
@@ -79,6 +82,19 @@ def test_a_batch_without_texts_has_loss_zero(batch):
     total, count, gradient = step(nothing)
     assert total == count == 0
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_processes_that_split_a_model_give_the_same_rows(batch, monkeypatch):
+    # A second process would hold the other half of the model.
+    mesh = meshes.make_mesh(MeshConfig(data=1, tensor=2), jax.devices()[:2])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    plan = example_batches.shuffled_plan(4, 4)
+    learnt = tasks.training_batches(
+        plan, lambda rows: TextBatch(*(leaf[rows] for leaf in batch)), mesh
+    )
+    judged = tasks.place_batch(batch, mesh)
+    for one in (next(learnt), judged):
+        assert sorted(np.asarray(one.lengths)) == [0, 1, 5, 8]
 
 
 def test_no_text_that_judges_a_run_is_read_before_it(tmp_path):

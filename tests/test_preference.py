@@ -131,7 +131,7 @@ def test_a_row_without_a_pair_counts_nowhere(reference):
     params = random_params(seed=1)
     batch = preference.collate_pairs(PAIRS, 0, reference=reference)
     filled = np.concatenate([reference, np.full((1, 2), 7, np.float32)])
-    more = preference.collate_pairs([*PAIRS, None], 0, reference=filled, width=9)
+    more = preference.collate_pairs([*PAIRS, None], 0, reference=filled, width=8)
     sums, expected = (pair_sums(params, b, CFG) for b in (more, batch))
     assert sums["pairs"] == 2
     for name, value in expected.items():

@@ -14,8 +14,7 @@ from jaxllm.config import GPTConfig
 from jaxllm.data import example_batches, example_files, labelled, records
 from jaxllm.data.labelled import Labelled, TextBatch
 from jaxllm.data.tokenizers import Tokenizer
-from jaxllm.distributed import sharding
-from jaxllm.finetuning import heads, scores
+from jaxllm.finetuning import heads, scores, tasks
 from jaxllm.finetuning.config import ClassifyConfig, FinetuneConfig
 from jaxllm.finetuning.tasks import Kind, Start, Task, max_length
 from jaxllm.models.dropout import Noise
@@ -176,13 +175,12 @@ def prepare(cfg: FinetuneConfig, examples: Examples, start: Start) -> Task:
         return {"loss": loss} | scores.report(matrix, examples.test.names)
 
     return Task(
-        batches=example_batches.ExampleBatches(
+        batches=tasks.training_batches(
             example_batches.shuffled_plan(
                 n_train, data.batch_size, seed=cfg.seed, drop_last=data.drop_last
             ),
             train,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            start.mesh,
         ),
         loss_sum=functools.partial(loss_sum, score=scorer(task)),
         unit="texts",
@@ -209,16 +207,7 @@ def _judge(
         return total, count, matrix
 
     def judge(params: Params, batches: Iterable[TextBatch]) -> tuple[float, np.ndarray]:
-        shares = jax.process_index(), jax.process_count()
-        sums = [
-            step(
-                params,
-                sharding.place_batch(
-                    example_batches.share_of(batch, *shares), start.mesh
-                ),
-            )
-            for batch in batches
-        ]
+        sums = [step(params, tasks.place_batch(batch, start.mesh)) for batch in batches]
         totals, counts, matrices = zip(*jax.device_get(sums), strict=True)
         matrix = np.sum(matrices, axis=0).reshape(n_classes, n_classes)
         return float(np.sum(totals, dtype=np.float64) / max(sum(counts), 1)), matrix

@@ -20,12 +20,12 @@ from jaxllm.data.records import Record
 from jaxllm.data.templates import AnyTemplate
 from jaxllm.distributed import sharding
 from jaxllm.errors import DataError
-from jaxllm.finetuning import answers, instruct_batches
+from jaxllm.finetuning import answers, instruct_batches, tasks
 from jaxllm.finetuning.config import FinetuneConfig
 from jaxllm.finetuning.instruct_batches import Examples
 from jaxllm.finetuning.tasks import Kind, Start, Task, keep_model, max_length
 from jaxllm.training import evaluation, losses, runs, steps
-from jaxllm.types import Array, Batch, Params
+from jaxllm.types import Array, Params
 
 
 class Split(NamedTuple):
@@ -132,12 +132,7 @@ def prepare(cfg: FinetuneConfig, split: Split, start: Start) -> Task:
         }
 
     return Task(
-        batches=example_batches.ExampleBatches(
-            plan,
-            collate,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        ),
+        batches=tasks.training_batches(plan, collate, start.mesh),
         loss_sum=losses.next_token_sum,
         unit="tokens",
         evaluate=lambda params: judge(params, validation, cfg.loop.eval_batches),
@@ -182,12 +177,8 @@ def _judge(
 ) -> Callable[[Params, Examples, int | None], dict[str, float]]:
     """Build the function that measures the loss of answers on some batches, or all."""
     size = cfg.loop.eval_batch_size or cfg.data.batch_size
-    shares = jax.process_index(), jax.process_count()
     step = jax.jit(functools.partial(steps.evaluation_step, cfg=start.model))
-
-    def place(batch: Batch) -> Batch:
-        share = example_batches.share_of(batch, *shares)
-        return sharding.place_batch(share, start.mesh)
+    place = functools.partial(tasks.place_batch, mesh=start.mesh)
 
     def judge(params: Params, part: Examples, count: int | None) -> dict[str, float]:
         collate = instruct_batches.padded(

@@ -14,7 +14,6 @@ from jaxllm.data import disk, example_batches, instructions, layouts, templates
 from jaxllm.data.example_batches import Collate
 from jaxllm.data.instructions import Example
 from jaxllm.data.records import Record
-from jaxllm.distributed import sharding
 from jaxllm.errors import DataError
 from jaxllm.finetuning import instruct_batches, instruction, preference, tasks
 from jaxllm.finetuning.config import FinetuneConfig
@@ -85,7 +84,7 @@ def prepare(cfg: FinetuneConfig, split: Split, start: Start) -> Task:
         return after | {f"{name}_before": value for name, value in before.items()}
 
     return Task(
-        batches=example_batches.ExampleBatches(
+        batches=tasks.training_batches(
             example_batches.shuffled_plan(
                 n_train,
                 cfg.data.batch_size,
@@ -93,8 +92,7 @@ def prepare(cfg: FinetuneConfig, split: Split, start: Start) -> Task:
                 drop_last=cfg.data.drop_last,
             ),
             train,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            start.mesh,
         ),
         loss_sum=functools.partial(preference.preference_sum, beta=cfg.preference.beta),
         unit="pairs",
@@ -129,7 +127,7 @@ def find_reference(
         out_shardings=NamedSharding(start.mesh, PartitionSpec()),
     )
     params = instruction.placed_start(start)
-    rows = [score(params, _place(batch, start)) for batch in batches()]
+    rows = [score(params, tasks.place_batch(b, start.mesh)) for b in batches()]
     reference = np.concatenate(jax.device_get(rows))[:n]
     if jax.process_index() == 0:
         with disk.atomic_writer(path) as file:
@@ -148,19 +146,12 @@ def _judge(
     )
 
     def judge(params: Params, batches: Iterable[PairBatch]) -> dict[str, float]:
-        sums = [step(params, _place(batch, start)) for batch in batches]
+        sums = [step(params, tasks.place_batch(batch, start.mesh)) for batch in batches]
         totals = jax.tree.map(lambda *each: float(np.sum(each)), *jax.device_get(sums))
         n = max(totals.pop("pairs"), 1)
         return {name: total / n for name, total in totals.items()}
 
     return judge
-
-
-def _place(batch: PairBatch, start: Start) -> PairBatch:
-    shares = jax.process_index(), jax.process_count()
-    share: Any = example_batches.share_of(batch, *shares)
-    placed: Any = sharding.place_batch(share, start.mesh)
-    return placed
 
 
 def _encode(

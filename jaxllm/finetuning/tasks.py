@@ -7,18 +7,22 @@ task's. A kind of finetuning is a module with these functions in a `Kind`, regis
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from jax.sharding import Mesh
 
 from jaxllm.config import GPTConfig
-from jaxllm.data.example_batches import ExampleBatches
+from jaxllm.data import example_batches
+from jaxllm.data.example_batches import Collate, ExampleBatches, Plan
 from jaxllm.data.tokenizers import Tokenizer
+from jaxllm.distributed import sharding
 from jaxllm.errors import ConfigError
 from jaxllm.finetuning.config import FinetuneConfig
 from jaxllm.training.runs import OnEvent
 from jaxllm.training.steps import LossSum
 from jaxllm.types import Array, Params
+
+Rows = TypeVar("Rows", bound=NamedTuple)
 
 
 class Start(NamedTuple):
@@ -98,3 +102,18 @@ def max_length(cfg: FinetuneConfig, model: GPTConfig) -> int:
             f"model, got {bound}"
         )
     return bound
+
+
+def training_batches(plan: Plan, collate: Collate, mesh: Mesh) -> ExampleBatches:
+    """Give this process its share of the batches to learn from."""
+    share = sharding.process_share(mesh)
+    return ExampleBatches(
+        plan, collate, process_index=share.part, process_count=share.parts
+    )
+
+
+def place_batch(batch: Rows, mesh: Mesh) -> Rows:
+    """Put a batch, which every process has whole, on the devices."""
+    share = sharding.process_share(mesh)
+    mine = example_batches.share_of(batch, share.part, share.parts)
+    return sharding.place_batch(mine, mesh)
