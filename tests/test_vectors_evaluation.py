@@ -70,3 +70,18 @@ def test_a_line_that_is_no_question_is_named(tmp_path):
     (tmp_path / "s.csv").write_text("word1,word2,score\na,b,1\na,b\n")
     with pytest.raises(DataError, match="line 3: a pair must be two words"):
         evaluation.read_similarities(tmp_path / "s.csv")
+
+
+def test_only_one_line_may_be_a_heading(tmp_path):
+    (tmp_path / "s.csv").write_text("# remark\nword1,word2,score\na,b,x\nc,d,1\n")
+    with pytest.raises(DataError, match="line 3: a pair must be two words"):
+        evaluation.read_similarities(tmp_path / "s.csv")
+    (tmp_path / "s.csv").write_text("word1,word2,score\n")
+    with pytest.raises(DataError, match="must hold pairs of words"):
+        evaluation.read_similarities(tmp_path / "s.csv")
+
+
+def test_a_set_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / "s.csv").write_bytes(b"a,caf\xe9,1\n")
+    with pytest.raises(DataError, match=r"s\.csv must be UTF-8"):
+        evaluation.read_similarities(tmp_path / "s.csv")

@@ -168,12 +168,32 @@ def test_a_gzip_that_ends_early_is_damaged(tmp_path):
         ("v.txt", b"2 2\na 1 x\nb 1 2\n", "must have 2 numbers for each word, 'a'"),
         ("v.txt", b"2 2\na 1\nb 1 2\n", "must have 2 numbers"),
         ("v.txt", b"word\n", "a word and its numbers"),
+        ("v.npy", b"", "as numpy.save writes"),
+        ("v.npy", b"a 1 2\n", "as numpy.save writes"),
     ],
 )
 def test_what_is_no_file_of_vectors_says_why(tmp_path, name, data, rule):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=rule):
         files.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (None, "cannot read .*v.words"),
+        ("[", "v.words must be JSON"),
+        ("{}", "list of words"),
+        ("[1, 2]", "list of words"),
+        ('["a"]', "row per word"),
+    ],
+)
+def test_the_words_of_an_npy_are_a_list_beside_it(tmp_path, words, rule):
+    np.save(tmp_path / "v.npy", np.ones((2, 3), np.float32))
+    if words is not None:
+        (tmp_path / "v.words").write_text(words)
+    with pytest.raises(DataError, match=rule):
+        files.read(tmp_path / "v.npy")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxllm.data import tokenizers
 from jaxllm.errors import ConfigError
 from jaxllm.plots import scatter
 from jaxllm.vectors import layers, projection
@@ -89,3 +90,13 @@ def test_a_lookup_is_the_product_with_one_hot_vectors_also_in_its_gradient():
     np.testing.assert_allclose(*slopes, atol=1e-6)
     summed = layers.token_and_position(table, values[0][0], ids)
     np.testing.assert_array_equal(summed, values[0] + values[0][:1])
+
+
+def test_an_id_that_the_vocabulary_skips_has_an_empty_name():
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    tokenizer = tokenizers.BPETokenizer(
+        ranks=ranks, special_tokens={"<|endoftext|>": 257}
+    )
+    params = {"token_embedding": {"embedding": jnp.ones((258, 2))}}
+    names = layers.token_embeddings(params, tokenizer).words
+    assert names[255:] == ["\\xff", "", "<|endoftext|>"]

@@ -6,7 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-from jaxllm.errors import CheckpointError, ConfigError, DataError
+from jaxllm.errors import CheckpointError, ConfigError, DataError, DivergenceError
+from jaxllm.training import runs
 from jaxllm.vectors import files, training, vocabulary
 from jaxllm.vectors.config import Word2VecConfig
 
@@ -101,6 +102,35 @@ def test_the_rate_falls_linearly_from_the_first_word_to_the_last(cfg):
     assert 1e-4 < rates[-1] < 2e-3
 
 
+def test_vectors_that_diverge_in_the_last_chunk_are_not_kept(cfg, tmp_path):
+    plan = dataclasses.replace(cfg, epochs=1, chunk_size=4096, learning_rate=1e30)
+    with pytest.raises(DivergenceError, match="not after chunk 0"):
+        training.train(plan)
+    assert not (tmp_path / "run" / "vectors.bin").exists()
+    assert not (tmp_path / "run" / "checkpoint.npz").exists()
+
+
+def test_a_run_that_was_killed_notes_each_chunk_once(cfg, tmp_path):
+    def kill_after_two(kind, record):
+        if kind == "train" and record["chunk"] == 2:
+            raise KeyboardInterrupt
+
+    always = dataclasses.replace(cfg, checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(always, on_event=kill_after_two)
+    training.train(always, resume=True)
+    chunks = [record["chunk"] for record in runs.read_metrics(tmp_path / "run")]
+    assert chunks == list(range(1, len(chunks) + 1))
+    assert len(chunks) > 3
+
+
+def test_a_chunk_may_have_no_word_left(cfg, tmp_path):
+    (tmp_path / "text.txt").write_text("rare " * 2 + "often " * 4000)
+    plan = dataclasses.replace(cfg, epochs=1, subsample=1e-12)
+    result = training.train(plan)
+    assert np.isfinite(result.tables.inputs).all()
+
+
 def test_a_run_is_not_written_over(cfg):
     training.train(dataclasses.replace(cfg, epochs=1))
     with pytest.raises(ConfigError, match="without a run"):
@@ -141,6 +171,8 @@ def test_a_text_without_words_is_an_error(cfg, tmp_path):
         ({"pattern": "("}, "regular expression"),
         ({"learning_rate": 0.0}, "learning_rate must be > 0"),
         ({"subsample": -1.0}, "subsample must be >= 0"),
+        ({"seed": -1}, "seed must be in"),
+        ({"seed": 2**63}, "seed must be in"),
     ],
 )
 def test_a_config_that_cannot_run_says_why(change, rule):

@@ -220,6 +220,13 @@ def test_counting_stays_within_a_bound_and_forgets_rare_words_only():
     assert len(found.words) <= 20
 
 
+@pytest.mark.parametrize("pattern", [r"(\w)(\w*)", r"\w*"])
+def test_a_word_is_the_whole_match_of_a_pattern_and_never_empty(tmp_path, pattern):
+    (tmp_path / "text.txt").write_text("One two, three")
+    cfg = Word2VecConfig(corpus=str(tmp_path / "text.txt"), pattern=pattern)
+    assert list(vocabulary.units(cfg)) == [(["one", "two", "three"], False)]
+
+
 def test_windows_of_lines_and_documents(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("One two.\n\nThree")

@@ -116,11 +116,12 @@ def make_blocks(
     Returns:
         blocks, with room for a whole chunk, so that all chunks have one shape (rate is
         0 throughout: who knows the progress fills it in); and the number N of updates
-        that have words. What is past the last word looks nowhere and teaches nothing.
+        that have words, or 1 where none has. What is past the last word looks nowhere
+        and teaches nothing.
     """
     words, before, after = window_reach(subsample(ids, keep, rng), cfg.window, rng=rng)
     B, T, w = cfg.batch_size // cfg.block_size, cfg.block_size, cfg.window
-    n_updates = -(-len(words) // (B * T))
+    n_updates = max(1, -(-len(words) // (B * T)))
     room = -(-cfg.chunk_size // (B * T))
     n = n_updates * B * T
     padded = np.pad(words, (w, n - len(words) + w))

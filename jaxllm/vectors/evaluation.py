@@ -80,19 +80,20 @@ def read_similarities(path: Path) -> list[tuple[str, str, float]]:
     A first line whose score is no number is a heading.
     """
     pairs = []
-    for number, line in _lines(path):
-        if line.startswith("#"):
-            continue
+    lines = [(n, line) for n, line in _lines(path) if not line.startswith("#")]
+    for number, line in lines:
         cut = next((mark for mark in "\t,;" if mark in line), None)
         parts = [part.strip() for part in line.split(cut)]
         try:
             pairs.append((parts[0], parts[1], float(parts[2])))
         except (IndexError, ValueError):
-            if pairs:
+            if number != lines[0][0]:
                 raise DataError(
                     f"{path}, line {number}: a pair must be two words and a score, got "
                     f"{line!r}"
                 ) from None
+    if not pairs:
+        raise DataError(f"{path} must hold pairs of words, each with a score, got none")
     return pairs
 
 
@@ -199,6 +200,10 @@ def _first_index(names: Iterable[str]) -> dict[str, int]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     with disk.explain_refusal("read", path):
-        text = pathlib.Path(path).read_text("utf-8-sig")
+        data = pathlib.Path(path).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} must be UTF-8: {error.reason}") from None
     lines = enumerate(text.splitlines(), 1)
     return [(number, line.strip()) for number, line in lines if line.strip()]

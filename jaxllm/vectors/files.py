@@ -169,13 +169,31 @@ def _packed(raw: BinaryIO, path: pathlib.Path) -> Iterator[BinaryIO]:
 
 def _read_npy(path: pathlib.Path, limit: int | None) -> Embeddings:
     with disk.explain_refusal("read", path):
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    words = json.loads(_words_path(path).read_text("utf-8"))
-    if len(words) != len(rows):
+        try:
+            rows = np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:
+            raise DataError(
+                f"{path} must be as numpy.save writes arrays of numbers: {error}"
+            ) from None
+    words = _read_words(_words_path(path))
+    if rows.ndim != 2 or len(words) != len(rows):
         raise DataError(
-            f"{path} must have a row per word, got {len(rows)} for {len(words)}"
+            f"{path} must have a row per word, got the shape {rows.shape} for "
+            f"{len(words)} words"
         )
     return Embeddings(words[:limit], rows[:limit])
+
+
+def _read_words(path: pathlib.Path) -> list[str]:
+    with disk.explain_refusal("read", path):
+        data = path.read_bytes()
+    try:
+        words = json.loads(data)
+    except ValueError as error:
+        raise DataError(f"{path} must be JSON: {error}") from None
+    if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+        raise DataError(f"{path} must hold a list of words")
+    return words
 
 
 def _write_npy(

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxllm.config import GPTConfig
 from jaxllm.data import tokenizers
-from jaxllm.errors import DataError
+from jaxllm.errors import DataError, TokenizerError
 from jaxllm.models import gpt
 from jaxllm.types import Array, Params
 from jaxllm.vectors.files import Embeddings
@@ -66,13 +66,18 @@ def token_and_position(tokens: Array, positions: Array, ids: Array) -> Array:
 def token_embeddings(params: Params, tokenizer: tokenizers.Tokenizer) -> Embeddings:
     """Take a GPT's own table of token embeddings, each row named by its token.
 
-    Bytes that are no UTF-8 are written as \\\\x escapes.
+    Bytes that are no UTF-8 are written as \\\\x escapes; an id that the vocabulary
+    skips has an empty name.
     """
     rows = np.asarray(params["token_embedding"]["embedding"], np.float32)
-    names = [
-        tokenizer.token_bytes(i).decode("utf-8", "backslashreplace")
-        for i in range(min(len(rows), tokenizer.vocab_size))
-    ]
+
+    def name(id: int) -> str:
+        try:
+            return tokenizer.token_bytes(id).decode("utf-8", "backslashreplace")
+        except TokenizerError:
+            return ""
+
+    names = [name(id) for id in range(min(len(rows), tokenizer.vocab_size))]
     return Embeddings(names, rows[: len(names)])
 
 

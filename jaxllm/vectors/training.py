@@ -27,7 +27,7 @@ import numpy as np
 from jaxllm import config_files
 from jaxllm.data import disk
 from jaxllm.errors import CheckpointError, ConfigError, DivergenceError
-from jaxllm.training import signals
+from jaxllm.training import runs, signals
 from jaxllm.vectors import blocks, files, vocabulary, word2vec
 from jaxllm.vectors.config import Word2VecConfig
 from jaxllm.vectors.word2vec import Tables
@@ -36,6 +36,8 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 """Told (kind, record) of the kinds reading, start, train and checkpoint."""
 
 CHECKPOINT, METRICS, RESULT = "checkpoint.npz", "metrics.jsonl", "vectors.bin"
+
+_REMEDY = "a lower learning_rate or a smaller batch_size helps"
 
 # What may differ between a run and its continuation.
 _FREE = {"run_dir", "checkpoint_seconds"}
@@ -103,7 +105,7 @@ def chunk_blocks(
     """Draw the blocks of the n-th chunk of a run, counted over all epochs.
 
     Returns:
-        blocks with their learning rates, and the number of updates that have words.
+        blocks with their learning rates, and the number of updates, as `make_blocks`.
     """
     per_epoch = count_chunks(len(ids), cfg)
     begin = n % per_epoch * cfg.chunk_size
@@ -111,7 +113,7 @@ def chunk_blocks(
     rng = np.random.Generator(np.random.SFC64([cfg.seed, n]))
     drawn, n_updates = blocks.make_blocks(chunk, keep, noise, cfg, rng=rng)
     start = n // per_epoch * len(ids) + begin
-    within = np.minimum(np.arange(len(drawn.rate)) / max(n_updates, 1), 1)
+    within = np.minimum(np.arange(len(drawn.rate)) / n_updates, 1)
     progress = (start + len(chunk) * within) / (cfg.epochs * len(ids))
     rate = cfg.rate + (cfg.min_learning_rate - cfg.rate) * progress
     return drawn._replace(rate=rate.astype(np.float32)), n_updates
@@ -139,6 +141,8 @@ def _prepare(cfg: Word2VecConfig, resume: bool, on_event: OnEvent) -> _Run:
     tables, chunk = None, 0
     if resume and (run_dir / CHECKPOINT).exists():
         tables, chunk = read_checkpoint(cfg)
+    if resume:
+        _cut_back(run_dir, chunk)
     if tables is None:
         key = jax.random.key(cfg.seed)
         tables = word2vec.init_tables(key, len(words.words), cfg.emb_dim)
@@ -147,6 +151,13 @@ def _prepare(cfg: Word2VecConfig, resume: bool, on_event: OnEvent) -> _Run:
         columns = jax.sharding.PartitionSpec(None, "columns")
         tables = jax.device_put(tables, jax.sharding.NamedSharding(mesh, columns))
     return _Run(cfg, words, ids, tables, chunk, mesh)
+
+
+def _cut_back(run_dir: pathlib.Path, chunk: int) -> None:
+    """Forget what was noted after a checkpoint: it will be noted again."""
+    kept = [r for r in runs.read_metrics(run_dir) if r["chunk"] <= chunk]
+    with disk.atomic_writer(run_dir / METRICS) as file:
+        file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
 
 
 def _mesh(cfg: Word2VecConfig) -> jax.sharding.Mesh | None:
@@ -183,16 +194,17 @@ def _learn(
             _tell(run, n - 1, float(loss), on_event)
         loss, last = latest, n + 1
         interrupted = stop_asked() and last < total
-        if interrupted or time.monotonic() - saved > cfg.checkpoint_seconds:
+        due = time.monotonic() - saved > cfg.checkpoint_seconds
+        if interrupted or due or last == total:
+            # The record comes first: of what a checkpoint knows, none is missing.
+            _tell(run, n, float(loss), on_event)
+            loss = None
+            _require_finite(tables, n)
             write_checkpoint(tables, last, cfg)
             on_event("checkpoint", {"chunk": last})
             saved = time.monotonic()
         if interrupted:
             break
-    if loss is not None:
-        _tell(run, last - 1, float(loss), on_event)
-    if not interrupted:
-        write_checkpoint(tables, last, cfg)
     return tables, interrupted
 
 
@@ -215,11 +227,18 @@ def _drawn(run: _Run, total: int) -> Iterator[tuple[int, blocks.Blocks, int]]:
             yield n, drawn, n_updates
 
 
+def _require_finite(tables: Tables, n: int) -> None:
+    """Look at the vectors themselves: a chunk's loss is taken before it is learned."""
+    if not all(bool(jnp.isfinite(table).all()) for table in tables):
+        raise DivergenceError(
+            f"the vectors must stay finite, they are not after chunk {n}; {_REMEDY}"
+        )
+
+
 def _tell(run: _Run, n: int, loss: float, on_event: OnEvent) -> None:
     if not math.isfinite(loss):
         raise DivergenceError(
-            f"the loss must stay finite, it is {loss} in chunk {n}; a lower "
-            "learning_rate or a smaller batch_size helps"
+            f"the loss must stay finite, it is {loss} in chunk {n}; {_REMEDY}"
         )
     cfg = run.cfg
     per_epoch, n_ids = count_chunks(len(run.ids), cfg), len(run.ids)

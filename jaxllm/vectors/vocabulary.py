@@ -41,7 +41,11 @@ def units(cfg: Word2VecConfig) -> Iterator[tuple[list[str], bool]]:
     >>> words[:4], goes_on
     (['record', 'of', 'phased', 'in'], False)
     """
-    find = re.compile(cfg.pattern).findall
+    pattern = re.compile(cfg.pattern)
+
+    def find(text: str) -> list[str]:
+        return [match[0] for match in pattern.finditer(text) if match[0]]
+
     for piece in corpora.pieces(cfg.corpus, text_column=cfg.text_column):
         text = piece.text.lower() if cfg.lowercase else piece.text
         if cfg.unit == "line":
