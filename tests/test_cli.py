@@ -2,12 +2,13 @@
 
 import dataclasses
 import errno
+import io
 import subprocess
 import sys
 
 import pytest
 
-from jaxllm.cli import arguments, console, main
+from jaxllm.cli import arguments, console, main, reading
 from jaxllm.config import TrainConfig
 from jaxllm.errors import ConfigError
 
@@ -149,6 +150,36 @@ def test_a_vocabulary_is_learned_saved_and_compared(capsys, tmp_path):
     words = ["tokenizer", "compare", "gpt2", out, "--corpus", text]
     assert main.main(words) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[1:] == ["7", "16", "1.00"]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ("a\nb", ["a", "b"]),
+        ("a\n\nb\n", ["a", "", "b"]),
+        ("\ufeffa\r\nb\r\n", ["a", "b"]),
+        ("a\x0cb\x85c\u2028d\x0be\rf\n", ["a\x0cb\x85c\u2028d\x0be\rf"]),
+        ("\n", [""]),
+        ("", []),
+    ],
+)
+def test_only_a_line_feed_ends_a_line_of_a_file_or_the_input(
+    content, lines, tmp_path, monkeypatch
+):
+    file = tmp_path / "a.txt"
+    file.write_bytes(content.encode())
+    assert reading.read_lines(str(file)) == lines
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    assert reading.read_lines() == lines
+
+
+def test_a_text_that_is_not_utf_8_is_refused(fails, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9")))
+    line = fails("tokenizer", "encode", "gpt2", "-")
+    assert "a text must be UTF-8, the standard input has the byte 0xe9 at" in line
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    line = fails("generate", str(tmp_path), "--prompts", f"{tmp_path}/latin")
+    assert "latin has the byte 0xe9 at byte offset 3" in line
 
 
 def test_ids_outside_the_vocabulary_are_refused(fails):

@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-import pathlib
 import sys
 from collections.abc import Iterator
 
-from jaxllm.cli import arguments
+from jaxllm.cli import arguments, reading
 from jaxllm.errors import ConfigError
 
 
@@ -70,8 +69,4 @@ def find_texts(options: Options) -> Iterator[str]:
     if options.text:
         yield from options.text
         return
-    if options.file is not None:
-        lines = pathlib.Path(options.file).read_text("utf-8").splitlines()
-    else:
-        lines = sys.stdin
-    yield from (line.rstrip("\r\n") for line in lines if line.strip())
+    yield from (line for line in reading.read_lines(options.file) if line.strip())

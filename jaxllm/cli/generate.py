@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import pathlib
-import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from jaxllm.cli import arguments
+from jaxllm.cli import arguments, reading
 from jaxllm.cli.options import TextOptions
 from jaxllm.errors import ConfigError, DataError
 
@@ -96,14 +94,14 @@ def main(argv: list[str]) -> int:
 
 def _prompts(options: Options) -> list[str]:
     if options.prompts is None:
-        return [sys.stdin.read() if options.prompt == "-" else options.prompt]
-    lines = pathlib.Path(options.prompts).read_text(encoding="utf-8").splitlines()
-    if not lines:
+        return [reading.read_text() if options.prompt == "-" else options.prompt]
+    prompts = reading.read_lines(options.prompts)
+    if not prompts:
         raise DataError(
             f"prompts must hold a prompt on each line, got none: "
             f"{options.prompts} is empty"
         )
-    return lines
+    return prompts
 
 
 def _print_live(text: str, prompt, params, cfg, tokenizer, options, end) -> None:

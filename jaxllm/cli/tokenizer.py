@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from jaxllm.cli import arguments, console
+from jaxllm.cli import arguments, console, reading
 from jaxllm.config import TokenizerConfig
 from jaxllm.data import corpora, disk, tokenizers
 
@@ -82,7 +82,7 @@ def show(argv: list[str]) -> int:
     from jaxllm.plots import pieces
 
     tokenizer = tokenizers.load(options.tokenizer)
-    text = sys.stdin.read() if options.text == "-" else options.text
+    text = reading.read_text() if options.text == "-" else options.text
     ids = tokenizer.encode(text, allow_special=True).tolist()
     tokens = [tokenizer.token_bytes(id) for id in ids]
     if options.html:
@@ -115,7 +115,7 @@ def encode(argv: list[str]) -> int:
     """Print ids on one line, or one by one with their bytes."""
     options = arguments.parse(Encode, argv, "jaxllm tokenizer encode")
     tokenizer = tokenizers.load(options.tokenizer)
-    text = sys.stdin.read() if options.text == "-" else options.text
+    text = reading.read_text() if options.text == "-" else options.text
     ids = tokenizer.encode(text, allow_special=options.allow_special)
     if options.show_tokens:
         for id in ids.tolist():
