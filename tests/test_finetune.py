@@ -28,6 +28,7 @@ from jaxllm.finetuning.config import (
     FinetuneConfig,
     TrainableConfig,
 )
+from jaxllm.pretrained import hub
 from jaxllm.training import checkpoints, runs
 
 ALPHABET = text_tokenizers.CharTokenizer(
@@ -199,6 +200,35 @@ def test_a_run_may_know_its_base_by_its_digest_alone(folder, finish, tmp_path):
         convert.write_run(other, BASE, ALPHABET, base)
     with pytest.raises(CheckpointError, match="have changed"):
         jaxllm.load_run(tmp_path / "run")
+
+
+def test_a_run_keeps_its_base_in_one_form(folder, tmp_path):
+    base = BaseConfig(source=str(folder / "base"))
+    frozen, other = {"bias": np.ones(2)}, {"bias": np.zeros(2)}
+    opening.keep_base(tmp_path, frozen, base, digest="of another attempt")
+    assert (tmp_path / "base.json").exists()
+    opening.keep_base(tmp_path, frozen, base, digest=None)
+    assert not (tmp_path / "base.json").exists()
+    cfg = small_finetuning(folder, tmp_path, "lora")
+    assert_same(opening.read_frozen(tmp_path, cfg, other), frozen)
+    opening.keep_base(tmp_path, frozen, base, digest="of a third")
+    assert (tmp_path / "base.json").exists()
+    assert not checkpoints.steps(tmp_path / "base")
+
+
+def test_a_base_may_be_on_the_hub(folder, tmp_path, monkeypatch):
+    params, cfg, _ = jaxllm.load_run(folder / "base")
+    jaxllm.save_pretrained(params, cfg, ALPHABET, tmp_path / "hub")
+    monkeypatch.setattr(hub, "find_folder", lambda *source: tmp_path / "hub")
+    monkeypatch.chdir(tmp_path)
+    base = BaseConfig(source="someone/gpt2", keep=False)
+    opened, _, _ = opening.open_base("someone/gpt2")
+    assert_same(opened, params)
+    digest = opening.params_digest(opened)
+    opening.keep_base(tmp_path, opened, base, digest)
+    # The name is kept as it is: it is no folder beside the run.
+    small = small_finetuning(folder, tmp_path, "lora", task="instruct", model=cfg)
+    assert_same(opening.read_frozen(tmp_path, small, opened), params)
 
 
 # The command line.

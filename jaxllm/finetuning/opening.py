@@ -12,6 +12,7 @@ long as the source is where it was and has not changed.
 import hashlib
 import os
 import pathlib
+import shutil
 from typing import TYPE_CHECKING, Literal
 
 import jax
@@ -46,12 +47,20 @@ def open_model(source: str, checkpoint: str = "last") -> Model:
     Args:
       checkpoint: last, best, or the step of one, in a run directory.
     """
+    require_folder(source)
+    return open_base(source, checkpoint)
+
+
+def open_base(source: str, checkpoint: str = "last") -> Model:
+    """Open what a run starts from: as `open_model`, or OWNER/NAME on the hub."""
     if runs.is_run(source):
         return load_run(source, step=step_of(checkpoint))
-    require_folder(source)
     params, cfg, tokenizer = pretrained.load_pretrained(source)
     if tokenizer is None:
-        raise CheckpointError(f"{source} has no tokenizer; GPT-2's files say its words")
+        raise CheckpointError(
+            f"{source} must hold a tokenizer (tokenizer.json, or GPT-2's vocab.json "
+            "and merges.txt), it has none"
+        )
     return params, cfg, tokenizer
 
 
@@ -151,15 +160,22 @@ def keep_base(
 ) -> None:
     """Write down what of a run's model does not train, or what it came from.
 
+    What an earlier attempt left is deleted: it might be read in place of this.
+
     Args:
       digest: of the base's parameters, where only that is kept.
     """
     folder = pathlib.Path(run_dir) / _KEPT
+    if jax.process_index() == 0:
+        (pathlib.Path(run_dir) / _REFERENCE).unlink(missing_ok=True)
+        shutil.rmtree(folder / "0", ignore_errors=True)
     if digest is None and frozen:
         state = TrainState(np.int32(0), frozen, (), _any_key())
         checkpoints.save(folder, state, {}).result()
     elif digest is not None and jax.process_index() == 0:
-        source = os.path.abspath(base.source or "")
+        source = base.source or ""
+        if os.path.isdir(source):  # and no name on the hub
+            source = os.path.abspath(source)
         reference = {"source": source, "checkpoint": base.checkpoint, "sha256": digest}
         disk.write_json(pathlib.Path(run_dir) / _REFERENCE, reference)
 
@@ -177,7 +193,7 @@ def read_frozen(run_dir: Folder, cfg: FinetuneConfig, like: Params) -> Params:
         return checkpoints.restore_params(pathlib.Path(run_dir) / _KEPT, 0, like)
     known = disk.read_json(reference)
     try:
-        params, model, _ = open_model(known["source"], known["checkpoint"])
+        params, model, _ = open_base(known["source"], known["checkpoint"])
     except CheckpointError as error:
         raise CheckpointError(
             f"the base of {os.fspath(run_dir)} is not where it was: {error}"

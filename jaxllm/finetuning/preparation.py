@@ -167,7 +167,7 @@ def find_origin(
         model = dataclasses.replace(cfg.model, vocab_size=tokenizer.vocab_size)
         params = jax.jit(gpt.init_params, static_argnums=1)(key, model)
     else:
-        params, model, tokenizer = opening.open_model(base.source, base.checkpoint)
+        params, model, tokenizer = opening.open_base(base.source, base.checkpoint)
         digest = None if base.keep else opening.params_digest(params)
         changes = {
             name: getattr(base, name)
