@@ -5,6 +5,7 @@ import errno
 import io
 import subprocess
 import sys
+from typing import Literal
 
 import pytest
 
@@ -27,6 +28,12 @@ class Options:
     """Candidates."""
     name: str | None = None
     """A name."""
+    labels: tuple[str, ...] | None = None
+    """Labels."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Precision."""
+    quoted: bool | None = None
+    """A flag, or null."""
     loud: bool = False
     """A flag."""
     config_of: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -72,8 +79,23 @@ def test_a_list_takes_several_words():
     assert parse("a", "--prompts").prompts == ()
 
 
+def test_a_list_that_may_be_null_takes_several_words_too():
+    assert parse("a", "--labels", "ham", "no spam").labels == ("ham", "no spam")
+    assert parse("a", "--labels").labels == ()
+    assert parse("a", "--labels", "null").labels is None
+
+
+def test_a_choice_that_may_be_null_is_checked():
+    assert parse("a", "--dtype", "bfloat16").dtype == "bfloat16"
+    assert parse("a", "--dtype", "null").dtype is None
+    with pytest.raises(ConfigError, match="one of float32, bfloat16 or null, got 'x'"):
+        parse("a", "--dtype", "x")
+
+
 def test_a_flag_alone_says_true():
     assert parse("a", "--loud").loud
+    assert parse("a", "--quoted").quoted
+    assert parse("a", "--quoted", "null").quoted is None
     assert not parse("a", "--loud", "false").loud
 
 
@@ -112,6 +134,8 @@ def test_help_names_every_key_with_its_gloss_and_default(capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert "Do a thing to a run." in out
+    assert "--dtype {float32,bfloat16}" in out
+    assert "--top_k INT" in out
     assert "Run directory, 100 % of it." in out
     assert "--config_of.optimizer.grad_clip FLOAT" in out
     text = " ".join(out.split())

@@ -9,11 +9,14 @@ types check the values, and its docstrings are the help.
 import argparse
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
+import operator
 import pathlib
 import shutil
 import textwrap
+import types
 import typing
 from typing import Any, NoReturn, TypeVar
 
@@ -160,7 +163,7 @@ def _parser(cls: type, command: str) -> argparse.ArgumentParser:
 def _add_fields(parser: Any, group: Any, cls: type, prefix: str) -> None:
     kinds, texts = typing.get_type_hints(cls), glosses(cls)
     for field in _fields(cls):
-        kind, key = kinds[field.name], prefix + field.name
+        kind, key = _without_null(kinds[field.name]), prefix + field.name
         if dataclasses.is_dataclass(kind):
             inner = typing.cast(type, kind)
             about = (inspect.getdoc(inner) or "").splitlines()[0]
@@ -189,8 +192,20 @@ def _fields(cls: type) -> tuple[dataclasses.Field, ...]:
     return dataclasses.fields(typing.cast(Any, cls))
 
 
-def _metavar(kind: Any) -> str:
+def _without_null(kind: Any) -> Any:
+    """Take null away from what a value may be.
+
+    >>> _without_null(tuple[str, ...] | None), _without_null(int)
+    (tuple[str, ...], <class 'int'>)
+    """
+    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+        return kind
     args = [arg for arg in typing.get_args(kind) if arg is not type(None)]
+    return functools.reduce(operator.or_, args)
+
+
+def _metavar(kind: Any) -> str:
+    args = typing.get_args(kind)
     if typing.get_origin(kind) is typing.Literal:
         return "{" + ",".join(args) + "}"
     return "|".join(arg.__name__ for arg in args or [kind] if arg is not ...).upper()
@@ -217,11 +232,13 @@ def _file_values(path: str) -> dict[str, Any]:
 
 def _value(word: str | list[str], kind: Any) -> Any:
     """Read a word as the value it stands for; a string is taken as it is written."""
+    may_be_null = type(None) in typing.get_args(kind)
+    kind = _without_null(kind)
     args = typing.get_args(kind)
+    if may_be_null and word in ("null", ["null"]):
+        return None
     if isinstance(word, list):
         return [_value(item, args[0]) for item in word]
-    if word == "null" and type(None) in args:
-        return None
     if kind is str or str in args or typing.get_origin(kind) is typing.Literal:
         return word
     try:
