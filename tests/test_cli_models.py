@@ -122,6 +122,27 @@ def test_a_config_file_and_a_run_are_looked_at(run, tmp_path):
     assert "XLA gives a training step" in said
 
 
+def test_a_config_and_a_run_of_finetuning_are_looked_at(run, tmp_path):
+    config = tmp_path / "small.yaml"
+    config.write_text("{task: classify, model: {emb_dim: 24, n_heads: 3, n_layers: 2}}")
+    assert "2 layers, 3 heads, width 24" in run("inspect", config)[1]
+    config.write_text(f"{{task: classify, base: {{source: {GOLDEN / 'openai'}}}}}")
+    status, said = run("inspect", config)
+    assert status == 0
+    assert "2 layers, 3 heads, width 24, context 16, 280 tokens" in said
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(
+        "{task: instruct, base: {source: gone}, model: {n_layers: 5, vocab_size: 7}}"
+    )
+    assert "5 layers, 12 heads" in run("inspect", tmp_path / "run")[1]
+    words = ("plot", "memory", tmp_path / "run", "--out", tmp_path / "memory.png")
+    assert run(*words)[0] == 0
+    config.write_text("{task: classify, base: {source: gone}}")
+    status, said = run("inspect", config)
+    assert status == 2
+    assert "got 'gone'" in said
+
+
 def test_a_model_that_fits_and_one_that_does_not_are_told_apart(run):
     _, said = run("inspect", "gpt2-124M", "--memory", "24GB", "--batch_size", 24)
     assert "23.5 of 24 GB: does not fit" in said

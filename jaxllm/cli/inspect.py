@@ -10,6 +10,7 @@ from jaxllm.cli import arguments, console
 from jaxllm.config import GPTConfig, TrainConfig, gpt2_config, gpt3_config
 from jaxllm.data import disk
 from jaxllm.errors import ConfigError
+from jaxllm.finetuning.config import FinetuneConfig
 from jaxllm.pretrained import configs
 
 _PRESETS = {"gpt2": gpt2_config, "gpt3": gpt3_config}
@@ -102,7 +103,7 @@ def find_config(model: str, vocab_size: int | None = None) -> GPTConfig:
     if path.is_dir():
         cfg = _config_in(path)
     elif path.is_file():
-        cfg = config_files.read_config(path, TrainConfig).model
+        cfg = _config_of(path, written=False)
     elif family in _PRESETS:
         cfg = _PRESETS[family](size)
     else:
@@ -119,7 +120,7 @@ def find_config(model: str, vocab_size: int | None = None) -> GPTConfig:
 
 def _config_in(folder: pathlib.Path) -> GPTConfig:
     readers = {
-        "config.yaml": lambda path: config_files.read_config(path, TrainConfig).model,
+        "config.yaml": lambda path: _config_of(path, written=True),
         "config.json": lambda path: configs.from_huggingface(disk.read_json(path)),
         "hparams.json": lambda path: configs.from_openai(disk.read_json(path)),
     }
@@ -127,6 +128,30 @@ def _config_in(folder: pathlib.Path) -> GPTConfig:
         if (folder / name).exists():
             return read(folder / name)
     raise ConfigError(f"{os.fspath(folder)} must hold one of {', '.join(readers)}")
+
+
+def _config_of(path: pathlib.Path, *, written: bool) -> GPTConfig:
+    """Read the model of a config, of training or of finetuning.
+
+    Args:
+        written: by a run, which fills in its base's model.
+    """
+    values = config_files.values_of_yaml(path.read_text("utf-8"))
+    if "task" not in values:
+        return config_files.read_config(path, TrainConfig).model
+    cfg = config_files.read_config(path, FinetuneConfig)
+    if written or cfg.base.source is None:
+        return cfg.model
+    base = pathlib.Path(cfg.base.source)
+    if not base.is_dir():
+        raise ConfigError(
+            f"the base of {path} must be a folder on this machine to be looked at, "
+            f"got {cfg.base.source!r}"
+        )
+    names = ("drop_rate", "dtype", "remat")
+    changes = {name: getattr(cfg.base, name) for name in names}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(_config_in(base), **changes)
 
 
 def _print_parameters(cfg: GPTConfig) -> None:
