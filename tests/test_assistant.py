@@ -14,7 +14,7 @@ from jaxllm.cli import main as command_line
 from jaxllm.config import GPTConfig, LoopConfig, OptimizerConfig, TokenizerConfig
 from jaxllm.data import instructions, templates
 from jaxllm.errors import ConfigError, DataError
-from jaxllm.finetuning import lora, opening, peft, run
+from jaxllm.finetuning import instruction, kinds, lora, opening, peft, run
 from jaxllm.finetuning.config import (
     BaseConfig,
     ExamplesConfig,
@@ -151,6 +151,33 @@ def test_preferences_start_at_log_2_and_separate_held_out_pairs(preferring):
     assert np.load(f"{cfg.run_dir}/reference.npy").shape == (80, 2)
     # The base's template, which this config does not name.
     assert templates.load(f"{cfg.run_dir}/template.yaml") == templates.PHI_3
+
+
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+def test_pairs_need_no_answer_beside_the_two(template, tmp_path):
+    rows = [{k: v for k, v in row.items() if k != "output"} for row in ROWS]
+    cfg = small(
+        tmp_path,
+        task="preference",
+        model=dataclasses.replace(small(tmp_path).model, context_length=256),
+        instruct=InstructConfig(template=template, samples=1),
+        loop=LoopConfig(steps=1, sample_tokens=2),
+    )
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    _, examples = kinds.KINDS["preference"].read(cfg)
+    run.finetune(cfg)
+    samples = pathlib.Path(cfg.run_dir, "samples.md").read_text()
+    reference = examples.chosen.validation[0]["chosen"]
+    assert f"Reference:\n    {reference}\n" in samples
+
+
+def test_the_template_of_a_base_is_not_looked_for_without_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    templates.save(templates.CHAT, tmp_path / templates.FILE)
+    cfg = small(tmp_path, instruct=InstructConfig())
+    assert instruction.find_template(cfg) == templates.ALPACA
+    cfg = dataclasses.replace(cfg, base=BaseConfig(source=str(tmp_path)))
+    assert instruction.find_template(cfg) == templates.CHAT
 
 
 def test_adapters_leave_a_run_in_pefts_form(assistant, preferring, tmp_path, capsys):

@@ -78,8 +78,11 @@ def find_template(cfg: FinetuneConfig) -> AnyTemplate:
         return templates.load(own)
     if cfg.instruct.template is not None:
         return templates.load(cfg.instruct.template)
-    base = pathlib.Path(cfg.base.source or "", templates.FILE)
-    return templates.load(base) if base.exists() else templates.ALPACA
+    if cfg.base.source is not None:
+        base = pathlib.Path(cfg.base.source, templates.FILE)
+        if base.exists():
+            return templates.load(base)
+    return templates.ALPACA
 
 
 def write_texts(split: Split) -> Iterable[str]:

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxllm.data import disk, example_batches, instructions, layouts, templates
 from jaxllm.data.example_batches import Collate
 from jaxllm.data.instructions import Example
 from jaxllm.data.records import Record
+from jaxllm.data.templates import AnyTemplate
 from jaxllm.errors import DataError
 from jaxllm.finetuning import instruct_batches, instruction, preference, tasks
 from jaxllm.finetuning.config import FinetuneConfig
@@ -29,16 +30,47 @@ REFERENCE = "reference.npy"
 Pairs = list[tuple[Example, Example]]
 
 
-def prepare(cfg: FinetuneConfig, split: Split, start: Start) -> Task:
+class Answered(NamedTuple):
+    """Records with the answers to prefer for their responses, and with the others."""
+
+    chosen: Split
+    rejected: Split
+
+
+def read(cfg: FinetuneConfig) -> tuple[FinetuneConfig, Answered]:
+    """Read and split records with two answers each; find the template."""
+    names = cfg.preference.chosen, cfg.preference.rejected
+    split = instruction.read_split(
+        cfg,
+        lambda record, template: [
+            layouts.answered(record, name, template) for name in names
+        ],
+    )
+
+    def answered(name: str) -> Split:
+        template, *parts = split
+        return Split(
+            template,
+            *([layouts.answered(r, name, template) for r in part] for part in parts),
+        )
+
+    return cfg, Answered(*map(answered, names))
+
+
+def prepare(cfg: FinetuneConfig, examples: Answered, start: Start) -> Task:
     """Encode the pairs, score them by the frozen model, and say how they are judged.
 
     A pair is learnt whole: one of which an answer does not fit is left out.
     """
+    split = examples.chosen
     if jax.process_index() == 0:
         templates.save(split.template, pathlib.Path(cfg.run_dir, templates.FILE))
     bound = tasks.max_length(cfg, start.model)
     end = instructions.end_id(split.template, start.tokenizer)
-    parts = [_encode(part, cfg, split, start, bound) for part in split[1:]]
+    parts = [
+        _encode(chosen, rejected, split.template, start, bound)
+        for chosen, rejected in zip(split[1:], examples.rejected[1:], strict=True)
+    ]
     pairs = [pair for part in parts for pair in part]
     starts = np.cumsum([0, *map(len, parts)])
     longest = max(len(one.ids) - 1 for pair in pairs for one in pair)
@@ -155,45 +187,36 @@ def _judge(
 
 
 def _encode(
-    records: list[Record], cfg: FinetuneConfig, split: Split, start: Start, bound: int
+    chosen: list[Record],
+    rejected: list[Record],
+    template: AnyTemplate,
+    start: Start,
+    bound: int,
 ) -> Pairs:
-    names = {"chosen": cfg.preference.chosen, "rejected": cfg.preference.rejected}
     encode = functools.partial(
-        instructions.encode_pair,
-        template=split.template,
-        tokenizer=start.tokenizer,
-        **names,
+        instructions.encode_record, template=template, tokenizer=start.tokenizer
     )
     pairs = [
         pair
-        for pair in map(encode, records)
+        for pair in zip(map(encode, chosen), map(encode, rejected), strict=True)
         if max(len(one.ids) for one in pair) <= bound + 1
     ]
-    if left_out := len(records) - len(pairs):
-        text = f"{left_out:,} of {len(records):,} pairs are longer than {bound} tokens "
+    if left_out := len(chosen) - len(pairs):
+        text = f"{left_out:,} of {len(chosen):,} pairs are longer than {bound} tokens "
         start.on_event("warning", {"text": text + "and are left out"})
     if not pairs:
         raise DataError(
-            f"some pair must fit {bound} tokens, none of {len(records)} does"
+            f"some pair must fit {bound} tokens, none of {len(chosen)} does"
         )
     return pairs
 
 
-def read(cfg: FinetuneConfig) -> tuple[FinetuneConfig, Split]:
-    """Read and split records with two answers each; find the template."""
-    names = cfg.preference.chosen, cfg.preference.rejected
-    return cfg, instruction.read_split(
-        cfg,
-        lambda record, template: [
-            layouts.answered(record, name, template) for name in names
-        ],
-    )
-
-
 KIND = Kind(
     read=read,
-    texts=instruction.write_texts,
+    texts=lambda examples: instruction.write_texts(examples.chosen),
     fit=keep_model,
     prepare=prepare,
-    special_tokens=instruction.special_tokens,
+    special_tokens=lambda cfg, examples: instruction.special_tokens(
+        cfg, examples.chosen
+    ),
 )
