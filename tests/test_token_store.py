@@ -201,6 +201,46 @@ def test_preparing_again_opens_the_store_as_it_is(tmp_path, corpus):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").iterdir()} == before
 
 
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_corpus_that_changed_since_its_store_is_refused(tmp_path, corpus, same_size):
+    token_store.prepare(corpus, JOINED, tmp_path / "store")
+    text = corpus.read_text()
+    more = '{"text": "one more"}\n'
+    corpus.write_text(text.replace("199", "xxx") if same_size else text + more)
+    os.utime(corpus, (1, 1))
+    with pytest.raises(DataError, match="the corpus changed since"):
+        token_store.prepare(corpus, JOINED, tmp_path / "store")
+
+
+def test_a_corpus_that_was_only_added_to_is_refused(tmp_path, corpus, small_jobs):
+    options = {"workers": 0, "shard_characters": 900}
+    whole = token_store.prepare(corpus, JOINED, tmp_path / "store", **options)
+    characters = whole.manifest["shards"][0]["characters"]
+    with open(corpus, "a") as file:
+        file.write(json.dumps({"text": "a" * characters}) + "\n")
+    with pytest.raises(DataError, match="the corpus changed since"):
+        token_store.prepare(corpus, JOINED, tmp_path / "store", **options)
+
+
+def test_a_copy_of_the_corpus_is_read_once_and_is_the_same(
+    tmp_path, corpus, monkeypatch
+):
+    token_store.prepare(corpus, JOINED, tmp_path / "store")
+    os.utime(corpus, (1, 1))
+    token_store.prepare(corpus, JOINED, tmp_path / "store")
+    monkeypatch.setattr(token_store, "_jobs", lambda plan: pytest.fail("read again"))
+    token_store.prepare(corpus, JOINED, tmp_path / "store")
+
+
+def test_a_store_that_knows_no_stamp_is_opened(tmp_path, corpus):
+    store = token_store.prepare(corpus, JOINED, tmp_path / "store")
+    manifest = dict(store.manifest)
+    del manifest["source_stamp"]
+    disk.write_json(tmp_path / "store" / "manifest.json", manifest)
+    corpus.write_text("{}")
+    token_store.prepare(corpus, JOINED, tmp_path / "store")
+
+
 _SLOW_PREPARE = """
 import sys, time
 from jaxllm.data import encoding, token_store, tokenizers

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import pathlib
+import sys
 import sysconfig
 import tokenize
 import urllib.request
@@ -118,6 +119,28 @@ def find(
     if name_or_path in REMOTE:
         return find_remote(str(name_or_path), progress=progress)
     return _existing(name_or_path)
+
+
+def stamp(name_or_path: str | os.PathLike[str]) -> str | None:
+    """Sum up what can be told of a corpus without reading it; None where it is gone.
+
+    Of a file that is its size and when it was written. Two stamps may differ for the
+    same text, as after a copy; a text that was edited has another one.
+    """
+    if name_or_path in REMOTE:
+        return REMOTE[str(name_or_path)].sha256
+    if name_or_path == STANDARD_LIBRARY:
+        return sys.version
+    path = pathlib.Path(name_or_path).expanduser()
+    if not path.exists():
+        return None
+    digest = hashlib.sha256()
+    with disk.explain_refusal("read", path):
+        for file in _files(path) if path.is_dir() else [path]:
+            status = file.stat()
+            digest.update(f"{file.relative_to(path)}\0".encode("utf-8", "replace"))
+            digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def find_remote(name: str, *, progress: Progress | None = None) -> pathlib.Path:

@@ -5,6 +5,7 @@ the ids lie in shards of raw little-endian integers. The manifest is written las
 folder that has one is whole; before, `progress.json` lists the shards that are done.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -58,8 +59,9 @@ def prepare(
     """Tokenize a corpus into a store, in parallel and in bounded memory.
 
     Documents are joined by the tokenizer's `<|endoftext|>`, where it has one. A folder
-    that already holds this store is opened as it is; one that a killed call left
-    behind is continued, and ends with the same bytes. One call at a time per folder.
+    that already holds this store is opened as it is, unless the corpus is there and has
+    changed; one that a killed call left behind is continued, and ends with the same
+    bytes. One call at a time per folder.
 
     Args:
       source: a corpus, as `corpora.documents` takes it.
@@ -92,13 +94,14 @@ def prepare(
         "shard_characters": shard_characters,
     }
     _check_options(plan)
+    stamp = corpora.stamp(source)
     if is_store(folder):
-        _require_plan(disk.read_json(folder / MANIFEST), plan, folder)
+        manifest = disk.read_json(folder / MANIFEST)
+        _require_plan(manifest, plan, folder)
+        if None not in (stamp, manifest.get("source_stamp")):
+            _require_source(manifest, stamp, folder)
         return open_store(folder, tokenizer)
-    pieces = corpora.pieces(source, text_column=text_column)
-    jobs = encoding.group_pieces(
-        pieces, validation_fraction if split == "documents" else 0.0
-    )
+    jobs = _jobs(plan)
     peeked = list(itertools.islice(jobs, _FEW_JOBS))
     if workers is None:
         workers = 0 if len(peeked) < _FEW_JOBS else _cores()
@@ -108,8 +111,48 @@ def prepare(
     for record in _write_shards(jobs, done, folder, tokenizer, plan, workers):
         records.append(record)
         disk.write_json(folder / PROGRESS, plan | {"shards": records})
-    _finish(folder, tokenizer, plan | {"shards": records})
+    _finish(folder, tokenizer, plan | {"source_stamp": stamp, "shards": records})
     return open_store(folder, tokenizer)
+
+
+def _jobs(plan: dict[str, Any]) -> Iterator[encoding.Job]:
+    by_documents = plan["split"] == "documents"
+    pieces = corpora.pieces(plan["source"], text_column=plan["text_column"])
+    return encoding.group_pieces(
+        pieces, plan["validation_fraction"] if by_documents else 0.0
+    )
+
+
+def _require_source(
+    manifest: dict[str, Any], stamp: str | None, folder: pathlib.Path
+) -> None:
+    """Refuse a corpus that changed; it is read only if its stamp is another one."""
+    if stamp == manifest["source_stamp"]:
+        return
+    groups = shards.group_jobs(_jobs(manifest), manifest["shard_characters"])
+    _require_text(groups, manifest["shards"], folder)
+    if next(groups, None) is not None:
+        raise _changed(folder)
+    with contextlib.suppress(DataError):  # The store may lie where one can't write.
+        disk.write_json(folder / MANIFEST, manifest | {"source_stamp": stamp})
+
+
+def _require_text(
+    groups: Iterator[Iterator[encoding.Job]],
+    records: Iterable[dict[str, Any]],
+    folder: pathlib.Path,
+) -> None:
+    """Read as many groups as there are records of shards; each must be of its text."""
+    for record in records:
+        if shards.text_sha256(next(groups, ())) != record["text_sha256"]:
+            raise _changed(folder)
+
+
+def _changed(folder: pathlib.Path) -> DataError:
+    return DataError(
+        f"the corpus changed since {folder} was begun; delete that folder, or bring "
+        "the corpus back as it was"
+    )
 
 
 def _write_shards(
@@ -128,12 +171,7 @@ def _write_shards(
         allow_special=plan["allow_special"],
     )
     groups = shards.group_jobs(jobs, plan["shard_characters"])
-    for record in done:
-        if shards.text_sha256(next(groups, ())) != record["text_sha256"]:
-            raise DataError(
-                f"the corpus changed since {folder} was begun; delete that folder, or "
-                "bring the corpus back as it was"
-            )
+    _require_text(groups, done, folder)
     with encoding.processes(workers) as executor:
         for number, group in enumerate(groups, len(done)):
             encoded = encoding.map_ahead(executor, encode, group, 2 * workers)

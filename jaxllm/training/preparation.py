@@ -274,10 +274,14 @@ def find_tokens(
     """Open the token store that the config names, or make one in the run directory."""
     if token_store.is_store(cfg.data.corpus):
         return token_store.open_store(cfg.data.corpus, tokenizer)
+    folder = pathlib.Path(cfg.run_dir) / runs.TOKENS
+    # What a run has learned from it goes on with, whatever became of the corpus.
+    if runs.has_trained(cfg.run_dir) and token_store.is_store(folder):
+        return token_store.open_store(folder, tokenizer)
     return token_store.prepare(
         cfg.data.corpus,
         tokenizer,
-        pathlib.Path(cfg.run_dir) / runs.TOKENS,
+        folder,
         text_column=cfg.data.text_column,
         split=cfg.data.split,
         validation_fraction=cfg.data.validation_fraction,
