@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from jaxllm import config_files
-from jaxllm.cli import arguments
+from jaxllm.cli import arguments, prepare
 from jaxllm.config import (
     DataConfig,
     GPTConfig,
@@ -181,3 +181,15 @@ def test_a_config_file_opens_with_its_command_and_is_valid(path):
     for part in (call, "Hardware:", "Time:"):
         assert part in comment
     assert "Expect:" in comment
+
+
+def test_the_store_of_gpt2_is_prepared_as_its_config_says():
+    (path,) = (path for path in CONFIGS if path.stem == "gpt2_124m")
+    config = config_files.read_config(path, TrainConfig)
+    words = path.read_text().partition("jaxllm prepare FOLDER_OF_TEXT ")[2]
+    words = ["--corpus", "text", *words.partition("\n")[0].split()]
+    options = arguments.parse(prepare.Options, words, "jaxllm prepare")
+    assert options.out == config.data.corpus
+    assert options.tokenizer == config.tokenizer
+    for name in ("text_column", "split", "validation_fraction"):
+        assert getattr(options, name) == getattr(config.data, name)
