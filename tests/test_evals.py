@@ -169,6 +169,8 @@ metric_list: [{{metric: acc}}]
     [
         ({"prompt": "a", "choices": ["b", "c"]}, "not answer"),
         ({"prompt": "a", "choices": ["b"], "answer": 0}, "two choices or more"),
+        ({"prompt": "a", "choices": None, "answer": 0}, "must be a list, got None"),
+        ({"prompt": "a", "choices": "ABCD", "answer": "A"}, "be a list, got 'ABCD'"),
         ({"prompt": "a", "choices": ["b", "c"], "answer": 2}, "its index in [0, 2)"),
         ({"prompt": "a", "choices": ["b", "c"], "answer": "d"}, "got 'd'"),
     ],
@@ -189,6 +191,15 @@ def test_questions_are_answered_from_the_command_line(run, tmp_path):
     status, said = run("evaluate", GOLDEN, "--choices", path)
     assert status == 0
     assert "50.00% of 2 questions" in said
+
+
+@pytest.mark.parametrize("words", [(), ("--choices", "questions.json")])
+def test_a_batch_of_nothing_is_refused(run, words):
+    status, said = run("evaluate", GOLDEN, "--batch_size", 0, *words)
+    assert status == 2
+    assert "batch_size must be >= 1, got 0" in said
+    with pytest.raises(ConfigError, match="batch_size must be >= 1, got -1"):
+        scoring.score_continuations({}, [([1], [2])], CFG, batch_size=-1)
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jaxllm.cli import arguments, console
 from jaxllm.cli.options import ModelOptions
+from jaxllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from jaxllm.config import GPTConfig
@@ -28,6 +29,10 @@ class Options(ModelOptions):
     """Windows, or choices, that go through the model at once."""
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
     """Round the matrices as generate does, and say what it costs in perplexity."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be >= 1, got {self.batch_size}")
 
 
 def main(argv: list[str]) -> int:

@@ -97,6 +97,10 @@ def _question(record: records.Record, where: str) -> Question:
         raise DataError(
             f"{where} must have prompt, choices and answer, not {missing[0]}"
         )
+    if not isinstance(record["choices"], list):
+        raise DataError(
+            f"the choices of {where} must be a list, got {record['choices']!r}"
+        )
     choices, answer = tuple(map(str, record["choices"])), record["answer"]
     if len(choices) < 2 or not all(choices):
         raise DataError(f"{where} must have two choices or more, none empty: {choices}")

@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxllm.config import GPTConfig
 from jaxllm.data.tokenizers import Tokenizer
-from jaxllm.errors import DataError
+from jaxllm.errors import ConfigError, DataError
+from jaxllm.inference import decoding
 from jaxllm.models import gpt
 from jaxllm.types import Array, Params
 
@@ -39,6 +40,7 @@ def score_continuations(
 
     Raises:
       DataError: a part is empty, or a continuation is longer than the model's context.
+      ConfigError: batch_size is not positive.
 
     >>> cfg = GPTConfig(vocab_size=4, emb_dim=2, n_heads=1, n_layers=1)
     >>> zeros = jax.tree.map(jnp.zeros_like, gpt.init_params(jax.random.key(0), cfg))
@@ -46,12 +48,14 @@ def score_continuations(
     >>> round(score.log_likelihood, 4)  # 2 log 1/4
     -2.7726
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be >= 1, got {batch_size}")
     rows = [_fitted(context, continuation, cfg) for context, continuation in pairs]
     scores: list[Score | None] = [None] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
     for first in range(0, len(rows), batch_size):
         chosen = by_length[first : first + batch_size]
-        width = _bucket(len(rows[chosen[0]][0]) - 1, cfg.context_length)
+        width = decoding.bucket(len(rows[chosen[0]][0]) - 1, cfg.context_length)
         tokens = np.zeros((batch_size, width + 1), np.int32)
         counted = np.zeros((batch_size, width), bool)
         for row, i in enumerate(chosen):
@@ -154,7 +158,3 @@ def _fitted(
     gpt.check_tokens(ids[:-1], cfg)
     gpt.check_tokens(ids[-1:], cfg)
     return ids, len(continuation)
-
-
-def _bucket(size: int, limit: int) -> int:
-    return min(limit, max(16, 1 << (size - 1).bit_length()))
