@@ -56,6 +56,19 @@ def parse(cls: type[T], argv: list[str], command: str) -> T:
     return config_files.from_values(values, cls)
 
 
+def config_in(options: Any, cls: type[T]) -> T:
+    """Take a config out of the options that extend it by keys of their own.
+
+    >>> from jaxllm.config import MeshConfig
+    >>> Options = dataclasses.make_dataclass(
+    ...     "Options", [("loud", bool, False)], bases=(MeshConfig,), frozen=True
+    ... )
+    >>> config_in(Options(data=4, loud=True), MeshConfig)
+    MeshConfig(data=4, fsdp=1, sequence=1, tensor=1)
+    """
+    return cls(**{f.name: getattr(options, f.name) for f in _fields(cls)})
+
+
 def peek(argv: list[str], key: str) -> str | None:
     """Find the value of one key without looking at the others; the last one counts.
 

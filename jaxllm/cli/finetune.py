@@ -27,7 +27,8 @@ class Options(FinetuneConfig):
 def main(argv: list[str]) -> int:
     """Finetune, show how it goes, and say what came of it."""
     argv, resumed = arguments.resuming(argv)
-    cfg = _finetune_config(arguments.parse(Options, argv, "jaxllm finetune"))
+    options = arguments.parse(Options, argv, "jaxllm finetune")
+    cfg = arguments.config_in(options, FinetuneConfig)
 
     from jaxllm.distributed import startup
     from jaxllm.finetuning import run
@@ -167,8 +168,3 @@ def draw(run_dir: str) -> None:
     figure.save(curves.loss_curve(metrics), folder / "loss.png")
     if any("validation_accuracy" in record for record in metrics):
         figure.save(curves.accuracy_curve(metrics), folder / "accuracy.png")
-
-
-def _finetune_config(options: Options) -> FinetuneConfig:
-    fields = dataclasses.fields(FinetuneConfig)
-    return FinetuneConfig(**{f.name: getattr(options, f.name) for f in fields})

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     """Train, show how it goes, and say what came of it."""
     argv, resumed = arguments.resuming(argv)
     options = arguments.parse(Options, argv, "jaxllm train")
-    cfg = _train_config(options)
+    cfg = arguments.config_in(options, TrainConfig)
 
     from jaxllm.distributed import startup
     from jaxllm.inference import samples
@@ -212,8 +212,3 @@ def draw_loss(run_dir: str) -> None:
 
     picture = curves.loss_curve(runs.read_metrics(run_dir))
     figure.save(picture, pathlib.Path(run_dir) / "plots" / "loss.png")
-
-
-def _train_config(options: Options) -> TrainConfig:
-    fields = dataclasses.fields(TrainConfig)
-    return TrainConfig(**{f.name: getattr(options, f.name) for f in fields})

@@ -59,8 +59,7 @@ def train(argv: list[str]) -> int:
     """Train, show how fast it goes, and say what can be asked."""
     argv, resumed = arguments.resuming(argv)
     options = arguments.parse(Train, argv, "jaxllm vectors train")
-    fields = dataclasses.fields(Word2VecConfig)
-    cfg = Word2VecConfig(**{f.name: getattr(options, f.name) for f in fields})
+    cfg = arguments.config_in(options, Word2VecConfig)
     use_all_cores()
     from jaxllm.vectors import training
 
