@@ -10,8 +10,12 @@ import resource
 import shutil
 
 import pytest
+from small_models import random_params
 
-from jaxllm.cli import main
+from jaxllm.cli import convert, main
+from jaxllm.config import GPTConfig
+from jaxllm.data import templates
+from jaxllm.data.tokenizers import CharTokenizer
 
 TEXT = "the cat sat on the mat, the dog sat on the cat.\n" * 40
 
@@ -206,6 +210,8 @@ def test_a_long_prompt_is_read_from_its_end_where_that_is_asked_for(run, capsys)
         (["--n", "0"], "n must be >= 1, got 0"),
         (["--n", "3", "--beams", "2"], "beams must be >= n, 3, got 2"),
         (["--beams", "2", "--logprobs", "2"], "leave beams or logprobs"),
+        (["--beams", "2", "--overflow", "slide"], "leave beams, or overflow slide"),
+        (["--beams", "2"], "lower --max_new_tokens, or read the prompt's end with"),
         (["--prompts", "a", "--prompt", "b"], "give prompt or prompts, got both"),
         (["--min_p", "2"], "min_p must be in [0, 1], got 2.0"),
         (["--logprobs", "999"], "the vocabulary, got 999"),
@@ -219,17 +225,44 @@ def test_wrong_options_of_generate_are_named(fails, run, words, message):
     assert message in fails("generate", run, *words)
 
 
-def test_chat_answers_each_line(run, capsys, monkeypatch):
-    lines = iter(["the cat", "the dog"])
+def chatted(run, capsys, monkeypatch, *lines):
+    said = iter(lines)
 
     def read(prompt):
-        for line in lines:
+        for line in said:
             return line
         raise EOFError
 
     monkeypatch.setattr("builtins.input", read)
     assert main.main(["chat", str(run), "--max_new_tokens", "3"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) >= 2
+    return capsys.readouterr()
+
+
+def test_chat_answers_each_line(run, capsys, monkeypatch):
+    out, _ = chatted(run, capsys, monkeypatch, "the cat", "the dog")
+    assert len(out.splitlines()) >= 2
+
+
+def test_chat_goes_on_behind_a_line_that_it_cannot_read(run, capsys, monkeypatch):
+    out, err = chatted(run, capsys, monkeypatch, "caf\xe9", "the cat")
+    assert "unknown 'f', '\xe9'" in err
+    alone, _ = chatted(run, capsys, monkeypatch, "the cat")
+    assert len(out.splitlines()) == len(alone.splitlines())
+
+
+def test_an_assistant_goes_on_behind_a_line_that_it_cannot_read(
+    tmp_path, capsys, monkeypatch
+):
+    tokenizer = CharTokenizer(characters="\nabc", special_tokens={"<|endoftext|>": 4})
+    cfg = GPTConfig(vocab_size=5, context_length=16, emb_dim=8, n_heads=2, n_layers=1)
+    convert.write_run(random_params(cfg), cfg, tokenizer, tmp_path / "run")
+    template = templates.ChatTemplate(
+        user=templates.Turn(before="a"), assistant=templates.Turn(before="b")
+    )
+    templates.save(template, tmp_path / "run" / templates.FILE)
+    out, err = chatted(tmp_path / "run", capsys, monkeypatch, "caf\xe9", "abc")
+    assert "unknown 'f', '\xe9'" in err
+    assert out.strip()
 
 
 def test_a_store_of_another_tokenizer_is_refused(fails, text, tmp_path, capsys):

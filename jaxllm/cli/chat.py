@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jaxllm.cli import arguments
 from jaxllm.cli.options import TextOptions
-from jaxllm.errors import DataError
+from jaxllm.errors import DataError, TokenizerError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,13 @@ def _continue(options: Options, params, cfg, tokenizer) -> None:
 
     said = ""
     for turn, line in enumerate(_lines()):
-        said += line + "\n"
-        ids = tokenizer.encode(said, allow_special=True)[-cfg.context_length :]
+        asked = f"{said}{line}\n"
+        try:
+            ids = tokenizer.encode(asked, allow_special=True)[-cfg.context_length :]
+        except TokenizerError as error:
+            print(error, file=sys.stderr)
+            continue
+        said = asked
         reply = answers.stream_reply(
             params, ids, cfg, tokenizer, options, turn=turn, stops=["\n"]
         )
@@ -87,7 +92,7 @@ def _converse(options: Options, template, params, cfg, tokenizer) -> None:
         asked = [*said, message(templates.USER, line)]
         try:
             asked, ids = conversations.remember(asked, template, tokenizer, room)
-        except DataError as error:
+        except (DataError, TokenizerError) as error:
             print(error, file=sys.stderr)
             continue
         left = cfg.context_length - len(ids)

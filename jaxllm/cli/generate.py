@@ -36,7 +36,8 @@ class Options(TextOptions):
     overflow: Literal["error", "keep_last", "slide"] = "error"
     """A prompt longer than the context is an error; keep_last reads so much of its end
     that the new tokens fit; slide reads its end, and new tokens may outgrow the context
-    (which they may where the prompt fits, too)."""
+    (which they may where the prompt fits, too). Beams stay within the context: there is
+    no slide, and a prompt without room for the new tokens is an error."""
     json: bool = False
     """Print each text as one line of JSON, with its tokens and what ended it."""
 
@@ -47,6 +48,10 @@ class Options(TextOptions):
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.beams is not None and self.beams < self.n:
             raise ConfigError(f"beams must be >= n, {self.n}, got {self.beams}")
+        if self.beams is not None and self.overflow == "slide":
+            raise ConfigError(
+                "beams stay within the context: leave beams, or overflow slide"
+            )
         if self.beams is not None and self.logprobs is not None:
             raise ConfigError("logprobs come with drawn texts: leave beams or logprobs")
         if self.prompts is not None and self.prompt != "\n":
@@ -158,6 +163,8 @@ def _searched(prompts, params, cfg, tokenizer, options, end) -> Iterator[Any]:
     from jaxllm.cli import answers
     from jaxllm.inference import beam, text
 
+    if options.overflow == "error":
+        _require_room(prompts, cfg, options.max_new_tokens)
     for start in range(0, len(prompts), options.batch_size):
         batch = prompts[start : start + options.batch_size]
         found = beam.beam_search(
@@ -170,7 +177,7 @@ def _searched(prompts, params, cfg, tokenizer, options, end) -> Iterator[Any]:
             length_penalty=options.length_penalty,
             sampling=answers.sampling_of(options, tokenizer, cfg),
             stop_tokens=answers.stop_tokens(tokenizer, end),
-            overflow="keep_last" if options.overflow == "keep_last" else "error",
+            overflow=options.overflow,
         )
         for place, (prompt, beams) in enumerate(zip(batch, found, strict=True), start):
             (shown,) = text.texts_of(
@@ -181,3 +188,13 @@ def _searched(prompts, params, cfg, tokenizer, options, end) -> Iterator[Any]:
             )
             for sample, (answer, one) in enumerate(zip(shown, beams, strict=True)):
                 yield place, sample, answers.Answer(*answer), {"score": one.score}
+
+
+def _require_room(prompts, cfg, max_new_tokens: int) -> None:
+    longest = max(map(len, prompts))
+    if longest + max_new_tokens > cfg.context_length:
+        raise DataError(
+            f"a prompt and its beams must fit the context of {cfg.context_length} "
+            f"tokens, got {longest} and {max_new_tokens} new ones; lower "
+            "--max_new_tokens, or read the prompt's end with --overflow keep_last"
+        )
