@@ -187,7 +187,7 @@ def test_the_store_of_gpt2_is_prepared_as_its_config_says():
     (path,) = (path for path in CONFIGS if path.stem == "gpt2_124m")
     config = config_files.read_config(path, TrainConfig)
     words = path.read_text().partition("jaxllm prepare FOLDER_OF_TEXT ")[2]
-    words = ["--corpus", "text", *words.partition("\n")[0].split()]
+    words = ["text", *words.partition("\n")[0].split()]
     options = arguments.parse(prepare.Options, words, "jaxllm prepare")
     assert options.out == config.data.corpus
     assert options.tokenizer == config.tokenizer

@@ -16,6 +16,7 @@ import pytest
 
 from jaxllm.config import GPTConfig
 from jaxllm.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from jaxllm.finetuning import heads
 from jaxllm.models import gpt
 from jaxllm.pretrained import hub, load, safetensors_file, save, tensors
 
@@ -105,6 +106,44 @@ def test_saving_writes_the_tensors_that_transformers_wrote(tmp_path):
         np.testing.assert_array_equal(
             tensors.map_tensor(ours[name]), tensors.map_tensor(theirs[name])
         )
+
+
+def test_a_model_leaves_nothing_of_the_one_it_replaces(tmp_path, copy):
+    folder = copy("huggingface")
+    (folder / "added_tokens.json").write_text("{}")
+    params, cfg, tokenizer = load.load_pretrained(folder)
+    save.save_pretrained(params, cfg, tokenizer, folder)
+    assert not (folder / "added_tokens.json").exists()
+    save.save_pretrained(params, cfg, None, folder)
+    assert load.load_pretrained(folder)[2] is None
+
+
+def test_a_model_is_not_saved_where_openais_would_be_read(copy):
+    folder = copy("openai")
+    params, cfg, tokenizer = load.load_pretrained(folder)
+    with pytest.raises(DataError, match=r"hparams\.json; name another"):
+        save.save_pretrained(params, cfg, tokenizer, folder)
+    assert not (folder / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["ham"], "2 different names, .* got 'ham'"),
+        (["ham", "ham"], "2 different names"),
+        ([], "got none"),
+    ],
+)
+def test_a_classifier_has_a_name_for_each_class(tmp_path, labels, message):
+    params, cfg, tokenizer = load.load_pretrained(GOLDEN / "huggingface")
+    with pytest.raises(CheckpointError, match="must have a head"):
+        save.save_classifier(params, cfg, tokenizer, tmp_path, labels)
+    params = heads.attach_classifier(params, cfg, 2, key=jax.random.key(0))
+    with pytest.raises(ConfigError, match=message):
+        save.save_classifier(params, cfg, tokenizer, tmp_path, labels)
+    save.save_classifier(params, cfg, tokenizer, tmp_path, ["ham", "spam"])
+    names = json.loads((tmp_path / "config.json").read_text())["id2label"]
+    assert names == {"0": "ham", "1": "spam"}
 
 
 # --- the forms of a folder
@@ -284,6 +323,11 @@ def test_a_name_that_is_no_folder_and_no_hub_name_is_an_error(tmp_path):
             CheckpointError, match="must be a folder, or the OWNER/NAME"
         ):
             load.load_pretrained(source)
+
+
+def test_a_folder_has_no_revisions():
+    with pytest.raises(CheckpointError, match="leave 'main' out"):
+        load.load_pretrained(GOLDEN / "huggingface", revision="main")
 
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch):

@@ -25,10 +25,16 @@ def find_folder(
         revision: a branch, tag or commit of a model on the hub.
 
     Raises:
-        CheckpointError: there is no such folder, and no such model within reach.
+        CheckpointError: there is no such folder, and no such model within reach; or a
+            folder has been given with a revision, which only the hub knows.
     """
     folder = pathlib.Path(source)
     if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                f"a revision is for a model on the hub, {source} is a folder; leave "
+                f"{revision!r} out"
+            )
         return folder
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise CheckpointError(

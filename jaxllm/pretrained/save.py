@@ -10,11 +10,14 @@ import numpy as np
 from jaxllm.config import GPTConfig
 from jaxllm.data import disk
 from jaxllm.data.tokenizers import Tokenizer
-from jaxllm.errors import ConfigError
+from jaxllm.errors import CheckpointError, ConfigError, DataError
 from jaxllm.pretrained import configs, int8, surgery, tokenizer_files, weights
 from jaxllm.types import Params
 
 _FILE = "model.safetensors"
+
+# What the folder of a model can have beside config.json.
+_OTHERS = {_FILE, int8.FILE, "generation_config.json", *tokenizer_files.NAMES}
 
 
 def save_pretrained(
@@ -33,7 +36,7 @@ def save_pretrained(
 
     Args:
         tokenizer: a byte-level BPE or a character tokenizer; None writes none.
-        folder: made if need be; files of the same names are replaced.
+        folder: made if need be; the files of a model that is there are replaced.
         dtype: float32, which loses nothing; float16 or bfloat16, which round; or int8,
             a quarter as large, which `load_pretrained` alone opens (see `int8`).
 
@@ -41,16 +44,16 @@ def save_pretrained(
         ConfigError: GPT-2 cannot express the config; the field is named.
         TokenizerError: transformers has no tokenizer of this kind.
         CheckpointError: the parameters are not those of the config.
-        DataError: the folder cannot be written.
+        DataError: the folder cannot be written, or holds a model of OpenAI's form.
     """
-    folder = pathlib.Path(folder)
+    folder = _free_folder(folder)
     end_of_text = None if tokenizer is None else tokenizer.end_of_text
     if dtype == "int8":
         config = configs.to_huggingface(cfg, end_of_text) | int8.CONFIG
-        name, other = int8.FILE, _FILE
+        name = int8.FILE
     else:
         config = configs.to_huggingface(cfg, end_of_text, dtype)
-        name, other = _FILE, int8.FILE
+        name = _FILE
     files: dict[str, Any] = {
         "config.json": config,
         "generation_config.json": {
@@ -63,8 +66,7 @@ def save_pretrained(
         tokenizer_files.require_fit(tokenizer, cfg)
         files |= tokenizer_files.write(tokenizer, cfg.context_length)
     weights.write_params(params, cfg, folder / name, dtype)
-    (folder / other).unlink(missing_ok=True)  # of a model that this one replaces
-    _write_files(folder, files)
+    _write_files(folder, files, name)
 
 
 def save_classifier(
@@ -85,15 +87,17 @@ def save_classifier(
 
     Args:
         tokenizer: has an end of text, which pads and is never part of a text.
-        labels: the name of each class.
+        labels: the name of each class, in the order of the head's columns.
         max_length: tokens past which a text is cut; the context if None.
 
     Raises:
-        ConfigError: GPT-2 cannot express the config, or the tokenizer has nothing to
-            pad with.
-        TokenizerError, CheckpointError, DataError: as `save_pretrained`.
+        ConfigError: GPT-2 cannot express the config, the tokenizer has nothing to pad
+            with, or the labels are not as many as the head's, each with its own name.
+        CheckpointError: the parameters have no head, or as `save_pretrained`.
+        TokenizerError, DataError: as `save_pretrained`.
     """
-    folder, end_of_text = pathlib.Path(folder), tokenizer.end_of_text
+    folder, end_of_text = _free_folder(folder), tokenizer.end_of_text
+    _require_labels(params, labels)
     if end_of_text is None:
         raise ConfigError(
             "GPT2ForSequenceClassification needs an end of text to pad with; the "
@@ -111,10 +115,36 @@ def save_classifier(
     body = {name: tree for name, tree in params.items() if name != "classifier"}
     score = np.asarray(params["classifier"]["kernel"], np.float32).T  # (K, D)
     weights.write_params(body, cfg, folder / _FILE, dtype, more={"score.weight": score})
-    _write_files(folder, {"config.json": settings} | files)
+    _write_files(folder, {"config.json": settings} | files, _FILE)
 
 
-def _write_files(folder: pathlib.Path, files: dict[str, Any]) -> None:
+def _free_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """Refuse a folder in which OpenAI's files would be read instead of ours."""
+    if (pathlib.Path(folder) / "hparams.json").exists():
+        raise DataError(
+            f"{folder} holds a model in OpenAI's form, hparams.json; "
+            "name another folder"
+        )
+    return pathlib.Path(folder)
+
+
+def _require_labels(params: Params, labels: Sequence[str]) -> None:
+    if "classifier" not in params:
+        raise CheckpointError(
+            f"a classifier must have a head, 'classifier', got {', '.join(params)}"
+        )
+    classes = params["classifier"]["kernel"].shape[-1]
+    if len(labels) != classes or len(set(labels)) != classes:
+        raise ConfigError(
+            f"labels must be {classes} different names, one for each class, "
+            f"got {', '.join(map(repr, labels)) or 'none'}"
+        )
+
+
+def _write_files(folder: pathlib.Path, files: dict[str, Any], weights: str) -> None:
+    """Write what stands beside the weights, and take away what another model left."""
+    for name in _OTHERS - {*files, weights}:
+        (folder / name).unlink(missing_ok=True)
     for name, content in files.items():
         if isinstance(content, str):
             with disk.atomic_writer(folder / name) as file:

@@ -5,6 +5,7 @@ merges.txt, and has tokenizer.json, which says everything in one file. A charact
 tokenizer has the last of these alone.
 """
 
+import itertools
 import json
 import pathlib
 import re
@@ -17,6 +18,12 @@ from jaxllm.errors import TokenizerError
 from jaxllm.pretrained import merges
 
 _PAIRS_OF_FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+NAMES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", *itertools.chain.from_iterable(_PAIRS_OF_FILES)),
+)
+"""The files that a folder may have for its tokenizer."""
+
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 
 
