@@ -207,7 +207,7 @@ def test_a_stopped_run_ends_with_the_same_bits(task, request, tmp_path):
 
     stopped = run.finetune(cfg, on_event=stop)
     assert stopped.interrupted
-    resumed = run.finetune(stopped.cfg, resume=True)
+    resumed = run.finetune(cfg, resume=True)
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
     assert resumed.test == whole.test
     again, undisturbed = (

@@ -11,6 +11,7 @@ from small_models import CFG, random_params
 from jaxllm.config import MeshConfig
 from jaxllm.data import example_batches
 from jaxllm.data.labelled import TextBatch
+from jaxllm.data.text_tokenizers import CharTokenizer
 from jaxllm.distributed import mesh as meshes
 from jaxllm.finetuning import classification, heads, tasks
 from jaxllm.finetuning.config import ClassifyConfig, ExamplesConfig, FinetuneConfig
@@ -95,6 +96,42 @@ def test_processes_that_split_a_model_give_the_same_rows(batch, monkeypatch):
     judged = tasks.place_batch(batch, mesh)
     for one in (next(learnt), judged):
         assert sorted(np.asarray(one.lengths)) == [0, 1, 5, 8]
+
+
+@pytest.mark.parametrize("pad_to", ["longest", "max_length"])
+def test_where_padding_is_read_a_text_has_one_label_wherever_it_is(pad_to, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["".join(rng.choice([*"abcdef"], i % 7 + 1)) for i in range(42)]
+    lines = [f"{'xyz'[i % 3]}\t{row}\n" for i, row in enumerate(rows)]
+    (tmp_path / "texts.tsv").write_text("".join(lines))
+    cfg = FinetuneConfig(
+        model=CFG,
+        data=ExamplesConfig(
+            file=str(tmp_path / "texts.tsv"),
+            columns=("label", "text"),
+            batch_size=4,
+            test_fraction=0.8,
+        ),
+        classify=ClassifyConfig(read_padding=True, pooling="mean", pad_to=pad_to),
+    )
+    cfg, examples = classification.read(cfg)
+    tokenizer = CharTokenizer(characters="abcdefghijklmnop")
+    cfg = classification.complete(cfg, examples, tokenizer)
+    longest = max(map(len, examples.train.texts))
+    assert longest < max(map(len, examples.test.texts))
+    assert cfg.classify.width == (longest if pad_to == "longest" else 8)
+    mesh = meshes.make_mesh(MeshConfig(), jax.devices()[:1])
+    start = tasks.Start(lambda: PARAMS, CFG, tokenizer, mesh, lambda *event: None)
+    test = classification.prepare(cfg, examples, start).test
+    assert test
+    tested = test(PARAMS)
+    for size in (1, 5):
+        answers = classification.classify_texts(
+            PARAMS, CFG, tokenizer, cfg, examples.test.texts, batch_size=size
+        )
+        shares = np.stack([share for _, share, _ in answers])
+        losses = -np.log(shares[np.arange(len(shares)), examples.test.labels])
+        np.testing.assert_allclose(losses.mean(), tested["loss"], rtol=1e-5)
 
 
 def test_no_text_that_judges_a_run_is_read_before_it(tmp_path):

@@ -19,13 +19,14 @@ import jaxllm
 from jaxllm.cli import convert, main
 from jaxllm.config import LoopConfig, OptimizerConfig
 from jaxllm.data import text_tokenizers
-from jaxllm.errors import CheckpointError
-from jaxllm.finetuning import opening, run
+from jaxllm.errors import CheckpointError, ConfigError
+from jaxllm.finetuning import opening, preparation, run
 from jaxllm.finetuning.config import (
     BaseConfig,
     ClassifyConfig,
     ExamplesConfig,
     FinetuneConfig,
+    InstructConfig,
     TrainableConfig,
 )
 from jaxllm.pretrained import hub
@@ -166,7 +167,8 @@ def test_a_stopped_run_ends_with_the_same_bits(what, folder, finish, tmp_path):
     stopped = run.finetune(cfg, on_event=stop)
     assert stopped.interrupted
     assert not stopped.test
-    resumed = run.finetune(stopped.cfg, resume=True)
+    # By the config as it was given, which leaves the model to the base.
+    resumed = run.finetune(cfg, resume=True)
     assert_same(resumed.params, whole.params)
     assert resumed.test == whole.test
     lines = (
@@ -177,6 +179,50 @@ def test_a_stopped_run_ends_with_the_same_bits(what, folder, finish, tmp_path):
         for run_dir in (tmp_path / "run", folder / what)
     )
     assert next(lines) == next(lines)
+
+
+def test_a_run_goes_on_with_a_model_that_was_given_in_part():
+    given = FinetuneConfig(
+        model=dataclasses.replace(CFG, vocab_size=0, tied_head=False),
+        classify=ClassifyConfig(labels=("ham", "spam"), causal=False),
+    )
+    begun = dataclasses.replace(CFG, vocab_size=17, causal=False)
+    assert preparation.resumed_model(given, begun) == begun
+    # What else it says is not forgotten, and then refused.
+    wide = dataclasses.replace(given.model, emb_dim=32)
+    wide = dataclasses.replace(given, model=wide)
+    assert preparation.resumed_model(wide, begun).emb_dim == 32
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: FinetuneConfig(seed=-1), "seed must be >= 0, got -1"),
+        (lambda: TrainableConfig(what="lora", alpha=0), "alpha must be > 0, got 0"),
+        (
+            lambda: ClassifyConfig(pad_to="batch", read_padding=True),
+            "pad_to must be longest or max_length .* got batch",
+        ),
+        (
+            lambda: FinetuneConfig(
+                classify=ClassifyConfig(pad_to="batch"),
+                loop=LoopConfig(steps_per_dispatch=2),
+            ),
+            "classify.pad_to must be longest or max_length .* got batch",
+        ),
+        (
+            lambda: FinetuneConfig(
+                task="instruct",
+                instruct=InstructConfig(batches="length"),
+                loop=LoopConfig(steps_per_dispatch=2),
+            ),
+            "instruct.batches must be packed .* got length",
+        ),
+    ],
+)
+def test_a_config_that_can_not_be_run_is_refused(make, words):
+    with pytest.raises(ConfigError, match=words):
+        make()
 
 
 def test_a_run_may_know_its_base_by_its_digest_alone(folder, finish, tmp_path):

@@ -14,6 +14,7 @@ from jaxllm.config import GPTConfig
 from jaxllm.data import example_batches, example_files, labelled, records
 from jaxllm.data.labelled import Labelled, TextBatch
 from jaxllm.data.tokenizers import Tokenizer
+from jaxllm.errors import ConfigError
 from jaxllm.finetuning import heads, scores, tasks
 from jaxllm.finetuning.config import ClassifyConfig, FinetuneConfig
 from jaxllm.finetuning.tasks import Kind, Start, Task, max_length
@@ -87,6 +88,35 @@ def fit(
     )
 
 
+def complete(
+    cfg: FinetuneConfig, examples: Examples, tokenizer: Tokenizer
+) -> FinetuneConfig:
+    """Name in the config up to where padding is read, if it is.
+
+    A text then has the same label wherever, and beside whatever, it is classified.
+    """
+    task, bound = cfg.classify, max_length(cfg, cfg.model)
+    if task.width is not None and task.width > bound:
+        raise ConfigError(
+            f"classify.width must be <= {bound}, the longest input, got {task.width}"
+        )
+    if not task.read_padding or task.width is not None:
+        return cfg
+    width = _width(cfg, _encode(examples.train, cfg, tokenizer))
+    return dataclasses.replace(cfg, classify=dataclasses.replace(task, width=width))
+
+
+def _width(cfg: FinetuneConfig, train: labelled.Encoded) -> int | None:
+    """Find the width of a batch; None for that of its own longest text."""
+    match cfg.classify.pad_to:
+        case "batch":
+            return None
+        case "longest":
+            return int(train.lengths.max())
+        case "max_length":
+            return max_length(cfg, cfg.model)
+
+
 def loss_sum(
     params: Params,
     batch: TextBatch,
@@ -110,7 +140,15 @@ def loss_sum(
 
 
 def scorer(cfg: ClassifyConfig) -> Callable[..., Array]:
-    """Build the function that scores texts as a run's config says."""
+    """Build the function that scores texts as a run's config says.
+
+    Where padding is read, the tokens that it gets must be as wide as cfg.width.
+    """
+    if cfg.read_padding and cfg.width is None:
+        raise ConfigError(
+            "classify.width must be how wide the training batches were where "
+            "read_padding is true, got null"
+        )
 
     def score(
         params: Params,
@@ -121,7 +159,7 @@ def scorer(cfg: ClassifyConfig) -> Callable[..., Array]:
         key: Noise = None,
     ) -> Array:
         if cfg.read_padding:
-            lengths = jnp.full_like(lengths, tokens.shape[1])
+            lengths = jnp.maximum(lengths, cfg.width or 0)
         return heads.classify(
             params, tokens, lengths, model, pooling=cfg.pooling, key=key
         )
@@ -132,12 +170,9 @@ def scorer(cfg: ClassifyConfig) -> Callable[..., Array]:
 def prepare(cfg: FinetuneConfig, examples: Examples, start: Start) -> Task:
     """Encode the texts, and say how they are learnt and judged."""
     task, data = cfg.classify, cfg.data
-    encoded = [_encode(part, cfg, start) for part in examples]
+    encoded = [_encode(part, cfg, start.tokenizer) for part in examples]
     _warn_of_truncated(examples, encoded, start)
-    width = None
-    if task.pad_to != "batch":
-        longest = int(encoded[0].lengths.max())
-        width = longest if task.pad_to == "longest" else max_length(cfg, start.model)
+    width = task.width if task.read_padding else _width(cfg, encoded[0])
     weights = np.ones(len(examples.train.names), np.float32)
     if task.balance == "weights":
         weights = labelled.class_weights(examples.train.labels, len(weights))
@@ -215,10 +250,11 @@ def _judge(
     return judge
 
 
-def _encode(texts: Labelled, cfg: FinetuneConfig, start: Start) -> labelled.Encoded:
-    bound = max_length(cfg, start.model)
-    encoded = labelled.encode_texts(texts.texts, start.tokenizer, max_length=bound)
-    return encoded
+def _encode(
+    texts: Labelled, cfg: FinetuneConfig, tokenizer: Tokenizer
+) -> labelled.Encoded:
+    bound = max_length(cfg, cfg.model)
+    return labelled.encode_texts(texts.texts, tokenizer, max_length=bound)
 
 
 def _warn_of_truncated(
@@ -255,15 +291,17 @@ def classify_texts(
     Raises:
       DataError: a text has no token.
     """
-    names, score = cfg.classify.labels or (), scorer(cfg.classify)
-    bound = max_length(cfg, model)
+    task, score = cfg.classify, scorer(cfg.classify)
+    names, bound = task.labels or (), max_length(cfg, model)
+    least = (task.width or 1) if task.read_padding else 1
     step = jax.jit(lambda params, ids, lengths: score(params, ids, lengths, model))
     for group in _groups(texts, batch_size):
         encoded = labelled.encode_texts(group, tokenizer, max_length=bound)
         untruncated = [len(tokenizer.encode_ordinary(text)) <= bound for text in group]
         filled = example_batches.fill_up(np.arange(len(group)), batch_size)
         # Widths in powers of two, so that few are compiled.
-        width = min(bound, 1 << (int(encoded.lengths.max()) - 1).bit_length())
+        longest = max(least, int(encoded.lengths.max()))
+        width = min(bound, 1 << (longest - 1).bit_length())
         logits = step(params, encoded.ids[filled, :width], encoded.lengths[filled])
         shares = np.asarray(jax.nn.softmax(logits, axis=1))
         for whole, share in zip(untruncated, shares, strict=False):
@@ -281,4 +319,5 @@ KIND = Kind(
     texts=lambda examples: examples.train.texts,
     fit=fit,
     prepare=prepare,
+    complete=complete,
 )

@@ -33,8 +33,8 @@ class BaseConfig:
     """Dropout in place of the base's; null for the base's own."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Precision of the matrix products in place of the base's; null for its own."""
-    remat: Literal["none", "block"] | None = None
-    """Whether blocks are recomputed, in place of what the base did; null for that."""
+    remat: Literal["none", "block", "dots"] | None = None
+    """What the backward pass recomputes, in place of the base's; null for its own."""
 
     def __post_init__(self) -> None:
         if self.source is None and not self.keep:
@@ -109,8 +109,21 @@ class ClassifyConfig:
     max_length."""
     read_padding: bool = False
     """Whether padding is read as if it were text, as the notes' book does."""
+    width: int | None = None
+    """Tokens up to which padding is read; null takes what pad_to says. The run keeps
+    it."""
     causal: bool = True
     """Whether a token sees only what precedes it; if not, all of the text."""
+
+    def __post_init__(self) -> None:
+        if self.width is not None and self.width < 1:
+            raise ConfigError(f"width must be >= 1, got {self.width}")
+        if self.read_padding and self.pad_to == "batch":
+            # A label would depend on the texts beside it.
+            raise ConfigError(
+                "pad_to must be longest or max_length where read_padding is true, "
+                "got batch"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,6 +191,8 @@ class TrainableConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name} must be >= 1, got {value}")
+        if self.alpha <= 0:
+            raise ConfigError(f"alpha must be > 0, got {self.alpha}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,3 +227,18 @@ class FinetuneConfig:
     """The training loop."""
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     """The devices."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed must be >= 0, got {self.seed}")
+        if self.loop.steps_per_dispatch > 1:  # Their batches have to have one width.
+            if self.task == "classify" and self.classify.pad_to == "batch":
+                raise ConfigError(
+                    "classify.pad_to must be longest or max_length where "
+                    "loop.steps_per_dispatch > 1, got batch"
+                )
+            if self.task == "instruct" and self.instruct.batches != "packed":
+                raise ConfigError(
+                    "instruct.batches must be packed where loop.steps_per_dispatch > "
+                    f"1, got {self.instruct.batches}"
+                )

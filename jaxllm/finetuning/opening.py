@@ -245,6 +245,18 @@ def drawn_params(cfg: FinetuneConfig, key: Array) -> Params:
     return _kind(cfg).fit(params, cfg.model, cfg, key=key)[0]
 
 
+def fitted_model(cfg: FinetuneConfig, model: GPTConfig) -> GPTConfig:
+    """Find what a run's task makes of a model."""
+    found = []
+
+    def fit(key: Array) -> None:
+        params = gpt.init_params(key, model)
+        found.append(_kind(cfg).fit(params, model, cfg, key=key)[1])
+
+    jax.eval_shape(fit, _any_key())  # so that nothing is drawn
+    return found[0]
+
+
 def _kind(cfg: FinetuneConfig) -> "Kind":
     """Find what a task does; it imports what trains, for which no text should wait."""
     from jaxllm.finetuning.kinds import KINDS

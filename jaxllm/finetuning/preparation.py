@@ -19,7 +19,7 @@ from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import sharding
 from jaxllm.errors import ConfigError
 from jaxllm.finetuning import opening, parts
-from jaxllm.finetuning.config import FinetuneConfig
+from jaxllm.finetuning.config import BaseConfig, FinetuneConfig
 from jaxllm.finetuning.kinds import KINDS
 from jaxllm.finetuning.tasks import Start, Task
 from jaxllm.models import gpt
@@ -79,11 +79,14 @@ def prepare_run(
     )
     tokenizer_file = pathlib.Path(cfg.run_dir) / runs.TOKENIZER
     if resume:
-        model, tokenizer = cfg.model, tokenizers.load(tokenizer_file)
-        resumption.require_same_run(cfg, begun)
+        tokenizer = tokenizers.load(tokenizer_file)
+        model = resumed_model(cfg, begun.model)
     else:
         model, tokenizer = origin().model, origin().tokenizer
-    cfg = dataclasses.replace(cfg, model=model)
+    cfg = kind.complete(dataclasses.replace(cfg, model=model), examples, tokenizer)
+    if resume:
+        begun = kind.complete(begun, examples, tokenizer)
+        resumption.require_same_run(cfg, begun)
     if jax.process_index() == 0:
         tokenizers.save(tokenizer, tokenizer_file)
         runs.write_config(cfg.run_dir, cfg)
@@ -142,6 +145,29 @@ def prepare_run(
     return Prepared(cfg, run, task, whole)
 
 
+def resumed_model(cfg: FinetuneConfig, begun: GPTConfig) -> GPTConfig:
+    """Find the model of a run that goes on, from a config as it was first given.
+
+    Of a model such a config says nothing, where there is a base, or not yet what the
+    tokenizer and the task make of it.
+    """
+    if cfg.base.source is not None and cfg.model == GPTConfig():
+        return changed(begun, cfg.base)
+    model = cfg.model
+    if not model.vocab_size:
+        model = dataclasses.replace(model, vocab_size=begun.vocab_size)
+    return opening.fitted_model(cfg, model)
+
+
+def changed(model: GPTConfig, base: BaseConfig) -> GPTConfig:
+    """Change of a base's model what the run has in its place."""
+    names = ("drop_rate", "dtype", "remat")
+    given = {name: getattr(base, name) for name in names}
+    return dataclasses.replace(
+        model, **{name: value for name, value in given.items() if value is not None}
+    )
+
+
 def find_origin(
     cfg: FinetuneConfig,
     texts: Callable[[], Any],
@@ -169,12 +195,7 @@ def find_origin(
     else:
         params, model, tokenizer = opening.open_base(base.source, base.checkpoint)
         digest = None if base.keep else opening.params_digest(params)
-        changes = {
-            name: getattr(base, name)
-            for name in ("drop_rate", "dtype", "remat")
-            if getattr(base, name) is not None
-        }
-        model = dataclasses.replace(model, **changes)
+        model = changed(model, base)
         tokenizer = _with_special_tokens(tokenizer, special_tokens)
         params, model = opening.grow_vocabulary(
             params, model, tokenizer.vocab_size, cfg.seed

@@ -84,6 +84,10 @@ class Kind(NamedTuple):
         lambda cfg, examples: ()
     )
     """Names the special tokens that the tokenizer must have."""
+    complete: Callable[[FinetuneConfig, Any, Tokenizer], FinetuneConfig] = (
+        lambda cfg, examples, tokenizer: cfg
+    )
+    """Fills in the config what follows from the examples as tokens."""
 
 
 def keep_model(
