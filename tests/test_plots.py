@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxllm.plots import attention, counts, pieces, positions
+from jaxllm.plots import attention, counts, pieces, positions, scatter
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "huggingface"
 
@@ -21,6 +21,13 @@ def test_each_head_has_a_map_of_its_weights_with_the_tokens_on_both_axes():
         assert axes.images[0].get_clim() == (0, 1)
     # Maps beside each other share the labels of the first.
     assert [label.get_text() for label in maps[0].get_yticklabels()] == ["a", "b"]
+
+
+def test_dollars_in_names_are_no_formulas():
+    name = r"$\no_such$"
+    weights = np.full((2, 2, 2), 0.5)
+    attention.attention_maps(weights, [name, "b"], title=name).draw_without_rendering()
+    scatter.scatter(np.eye(2), [name, "b"], title=name).draw_without_rendering()
 
 
 def test_positions_are_drawn_with_the_cosine_of_each_pair():

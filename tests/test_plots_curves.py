@@ -2,6 +2,7 @@
 
 import pytest
 
+from jaxllm.errors import DataError
 from jaxllm.plots import curves, figure
 
 RECORDS = [
@@ -45,6 +46,16 @@ def test_accuracy_is_drawn_up_to_the_best_that_can_be():
 
 def test_a_run_without_metrics_is_an_empty_picture():
     assert not curves.loss_curve([]).axes[0].lines
+
+
+@pytest.mark.parametrize(
+    "curve", [curves.loss_curve, curves.accuracy_curve, curves.learning_rate_curve]
+)
+def test_metrics_without_steps_are_no_curve(curve):
+    records = [{"kind": "train", "chunk": 1, "words": 9, "loss": 4.0}]
+    with pytest.raises(DataError, match="got records of kind, chunk, words, loss"):
+        curve(records)
+    assert curve(records + RECORDS).axes
 
 
 def test_the_learning_rate_and_the_gradient_have_an_axis_each():

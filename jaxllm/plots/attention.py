@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import PowerNorm
@@ -42,10 +43,12 @@ def attention_maps(
         scale = PowerNorm(0.5, vmin=0, vmax=1)
         image = axes.imshow(weights[head], cmap=figures.AMOUNTS, norm=scale)
         axes.set_title(f"head {head}", fontsize=8)
-        axes.set_xticks(range(T), tokens, rotation=90, fontsize=7)
-        axes.set_yticks(range(T), tokens, fontsize=7)
+        # A dollar would begin a formula.
+        style: dict[str, Any] = {"fontsize": 7, "parse_math": False}
+        axes.set_xticks(range(T), tokens, rotation=90, **style)
+        axes.set_yticks(range(T), tokens, **style)
         axes.tick_params(length=0, labelbottom=head + columns >= N)
     if image is not None:
         figure.colorbar(image, ax=grid, label="weight", shrink=0.6)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure

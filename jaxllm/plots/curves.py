@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from jaxllm.errors import DataError
 from jaxllm.plots import figure as figures
 
 
@@ -27,7 +28,7 @@ def loss_curve(metrics: Iterable[dict[str, Any]]) -> Figure:
     >>> [line.get_label() for line in axes.lines]
     ['training', 'validation']
     """
-    records = list(metrics)
+    records = _with_steps(metrics)
     figure, axes = figures.new_figure()
     style = {"label": "training", "color": figures.SKY, "linewidth": 1}
     if any("training_loss" in record for record in records):
@@ -67,7 +68,7 @@ def accuracy_curve(metrics: Iterable[dict[str, Any]]) -> Figure:
     >>> [line.get_label() for line in accuracy_curve(records).axes[0].lines]
     ['training', 'validation']
     """
-    records = list(metrics)
+    records = _with_steps(metrics)
     figure, axes = figures.new_figure()
     for split, colour, marker in (
         ("training", figures.SKY, "s"),
@@ -99,7 +100,7 @@ def learning_rate_curve(metrics: Iterable[dict[str, Any]]) -> Figure:
     >>> [axes.get_ylabel() for axes in learning_rate_curve(records).axes]
     ['learning rate', 'norm of the gradient']
     """
-    records = list(metrics)
+    records = _with_steps(metrics)
     figure, axes = figures.new_figure()
     style: dict[str, Any] = {"color": figures.BLUE}
     _draw(axes, records, "train", "learning_rate", style)
@@ -113,6 +114,17 @@ def learning_rate_curve(metrics: Iterable[dict[str, Any]]) -> Figure:
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     return figure
+
+
+def _with_steps(metrics: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    records = list(metrics)
+    found = [record for record in records if "step" in record]
+    if records and not found:
+        raise DataError(
+            "metrics must have steps to be drawn over, got records of "
+            f"{', '.join(records[0])}"
+        )
+    return found
 
 
 def _unit(records: list[dict[str, Any]]) -> str:

@@ -45,7 +45,7 @@ def scatter(
     axes.margins(0.08)
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)  # A dollar would begin a formula.
     _set_labels(figure, places, labels)
     return figure
 
@@ -59,7 +59,6 @@ def _set_labels(figure: Figure, places: np.ndarray, labels: Sequence[str]) -> No
     beside: Any = {"textcoords": "offset points", "fontsize": 8}
     line = {"arrowstyle": "-", "color": "gray", "linewidth": 0.5, "shrinkB": 2}
     texts = [
-        # A dollar would begin a formula.
         axes.annotate(name, place, (0, 0), parse_math=False, **beside)
         for name, place in zip(labels, places, strict=True)
     ]
