@@ -28,6 +28,9 @@ def test_a_template_leaves_out_an_input_that_is_empty():
     for empty in ("", None):
         prompt = layouts.write_prompt(ROW | {"input": empty}, ALPACA)
         assert prompt.endswith("### Instruction:\nAdd.\n\n### Response:\n")
+    without = {"instruction": "Add.", "output": "2"}
+    assert layouts.write_prompt(without, ALPACA) == prompt
+    assert layouts.write_prompt(without, PHI_3) == "<|user|>\nAdd.\n<|assistant|>:\n"
 
 
 def test_a_conversation_by_a_template_for_records_is_one_request_after_another():
@@ -95,7 +98,7 @@ def test_a_template_whose_field_has_no_plain_name_is_an_error(text):
     ("changes", "words"),
     [
         ({"instruction": "{instructoin}"}, "field 'instructoin', it has 'instruction'"),
-        ({"input": "{context}"}, "field 'context'"),
+        ({"heading": "{context}"}, "field 'context'"),
         ({"response": "{answer}"}, "field 'answer'"),
     ],
 )
