@@ -415,3 +415,13 @@ def test_metrics_that_a_kill_cut_short_are_read_up_to_there(tmp_path):
     (tmp_path / runs.METRICS).write_text("\n".join(lines))
     assert runs.read_metrics(tmp_path) == [{"kind": "train", "step": 1}]
     assert runs.read_metrics(tmp_path / "nowhere") == []
+
+
+def test_samples_of_no_prompts_are_not_written(tmp_path):
+    with runs.recorder(tmp_path, False, 0, lambda kind, record: None) as tell:
+        tell("sample", {"step": 1, "texts": []})
+        assert not (tmp_path / "samples.md").exists()
+        tell("sample", {"step": 2, "texts": ["a", "b"]})
+    assert (tmp_path / "samples.md").read_text() == (
+        "## Step 2\n\n    a\n\n---\n\n    b\n\n"
+    )

@@ -142,7 +142,7 @@ def recorder(
                 _append(run_dir, METRICS, json.dumps({"kind": kind} | record))
                 if write_events:
                     write_events(record)
-            if kind == "sample":
+            if kind == "sample" and record["texts"]:
                 _append(run_dir, SAMPLES, sample_text(**record))
             on_event(kind, record)
 
@@ -160,7 +160,7 @@ def sample_text(step: int, texts: list[str]) -> str:
     <BLANKLINE>
     """
     blocks = [textwrap.indent(text, "    ", lambda _: True) for text in texts]
-    return "\n\n---\n\n".join([f"## Step {step}\n\n{blocks[0]}", *blocks[1:]]) + "\n"
+    return f"## Step {step}\n\n" + "\n\n---\n\n".join(blocks) + "\n"
 
 
 def read_metrics(run_dir: Folder) -> list[dict[str, Any]]:
