@@ -55,6 +55,11 @@ def test_a_step_down_makes_the_chosen_answer_likelier():
     np.testing.assert_allclose(gradient.rejected, [0.05], rtol=1e-6)
 
 
+def test_no_pairs_have_loss_zero():
+    loss, metrics = preference.preference_loss(scores([], []), scores([], []))
+    assert loss == metrics["margin"] == metrics["accuracy"] == 0
+
+
 def test_a_huge_margin_gives_a_finite_loss():
     far, same = scores([-1e6], [0.0]), scores([0.0], [0.0])
     loss, _ = preference.preference_loss(far, same)

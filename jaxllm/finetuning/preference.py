@@ -117,7 +117,7 @@ def preference_loss(
 
     Returns:
       the loss in nats per pair, float32, and metrics: loss, margin (mean, in nats),
-      accuracy (share of pairs with a margin above 0).
+      accuracy (share of pairs with a margin above 0); of no pairs, 0.
 
     >>> same = PairScores(jnp.array([-5.0, -7.0]), jnp.array([-6.0, -2.0]))
     >>> loss, metrics = preference_loss(same, same)
@@ -126,7 +126,8 @@ def preference_loss(
     """
     every = jnp.ones(policy.chosen.shape, bool)
     sums = preference_sums(policy, reference, every, beta=beta)
-    means = {name: total / sums["pairs"] for name, total in sums.items()}
+    pairs = jnp.maximum(sums["pairs"], 1)
+    means = {name: total / pairs for name, total in sums.items()}
     return means["loss"], {name: means[name] for name in ("loss", "margin", "accuracy")}
 
 

@@ -44,7 +44,7 @@ def finetune(
         checkpoint, to the same bits as if it had never stopped.
       processes: that learn a vocabulary, where there is no base.
       on_event: told (kind, record) of the kinds warning, damaged, start, train,
-        checkpoint, evaluation, sample and test.
+        checkpoint, evaluation, sample, end and test.
 
     Raises:
       JaxllmError: something in config, base, examples or run directory is wrong.

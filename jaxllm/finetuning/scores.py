@@ -1,4 +1,4 @@
-"""Labels and what was said of them in, figures that compare classifiers out."""
+"""A confusion matrix in, figures that compare classifiers out."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,22 +6,9 @@ from typing import Any
 import numpy as np
 
 
-def confusion_matrix(
-    labels: np.ndarray, predicted: np.ndarray, n_classes: int
-) -> np.ndarray:
-    """Count how often each label was taken for each: row = label, column = predicted.
-
-    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
-    array([[1, 1],
-           [0, 1]])
-    """
-    pairs = np.asarray(labels) * n_classes + np.asarray(predicted)
-    counts = np.bincount(pairs, minlength=n_classes**2)
-    return counts.reshape(n_classes, n_classes)
-
-
 def report(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Sum up a confusion matrix.
+    """Sum up a confusion matrix, with a row for each label and a column for what it was
+    taken for.
 
     Returns:
       accuracy; for each label precision (of those taken for it, the share that are),
