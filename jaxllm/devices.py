@@ -1,5 +1,6 @@
 """The name of an accelerator in; its memory, its speed, and what fits into it, out."""
 
+import bisect
 import re
 from typing import NamedTuple
 
@@ -75,11 +76,15 @@ def largest_batch(
     >>> from jaxllm.config import gpt2_config
     >>> cfg = gpt2_config("124M")
     >>> largest_batch(cfg, 80e9), largest_batch(cfg, 1e9)
-    (74, 0)
+    (81, 0)
     """
-    at_rest, with_one = (
-        sum(accounting.training_bytes(cfg, B, context, shards=shards).values())
-        for B in (0, 1)
-    )
-    free = (1 - _RESERVED) * memory - at_rest
-    return max(0, int(free // (with_one - at_rest)))
+
+    def is_too_large(batch_size: int) -> bool:
+        parts = accounting.training_bytes(cfg, batch_size, context, shards=shards)
+        return not fits(sum(parts.values()), memory)
+
+    # Not every part grows with the batch, so there is no slope to divide by.
+    beyond = 1
+    while not is_too_large(beyond):
+        beyond *= 2
+    return bisect.bisect_left(range(1, beyond), True, key=is_too_large)

@@ -157,13 +157,14 @@ def test_shards_split_what_is_as_large_as_the_parameters():
 
 
 @pytest.mark.parametrize("remat", ["none", "block"])
-def test_the_largest_batch_fits_and_one_more_does_not(remat):
+@pytest.mark.parametrize("context", [None, 64])
+def test_the_largest_batch_fits_and_one_more_does_not(remat, context):
     cfg = gpt2_config("355M", remat=remat)
     memory = devices.find("a100-40gb").memory
-    batch = devices.largest_batch(cfg, memory)
+    batch = devices.largest_batch(cfg, memory, context)
     assert batch > 0
     for size, expected in ((batch, True), (batch + 1, False)):
-        needed = sum(accounting.training_bytes(cfg, size).values())
+        needed = sum(accounting.training_bytes(cfg, size, context).values())
         assert devices.fits(needed, memory) is expected
 
 

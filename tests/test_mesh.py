@@ -4,7 +4,7 @@ import jax
 import pytest
 from jax.sharding import AxisType
 
-from jaxllm.config import MeshConfig
+from jaxllm.config import MeshConfig, ProcessConfig
 from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import startup
 from jaxllm.errors import ConfigError
@@ -42,3 +42,18 @@ def test_a_process_on_its_own_does_not_wait_for_others():
     startup.initialize(environment={})
     startup.initialize(environment={"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"})
     assert not jax.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    "name", ["JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"]
+)
+def test_a_variable_with_nothing_in_it_is_not_set(name):
+    assert startup.process_count({name: ""}) == 1
+    cfg = startup.with_environment(ProcessConfig(), {name: "", "JAX_PROCESS_ID": " "})
+    assert (cfg.num_processes, cfg.process_id, cfg.detect) == (1, None, False)
+
+
+@pytest.mark.parametrize("name", ["JAX_NUM_PROCESSES", "JAX_PROCESS_ID"])
+def test_a_variable_that_must_be_a_number_is_named(name):
+    with pytest.raises(ConfigError, match=f"{name} must be a number, got 'two'"):
+        startup.with_environment(ProcessConfig(), {name: "two"})

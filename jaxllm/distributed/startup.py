@@ -77,13 +77,13 @@ def with_environment(
     """
     address = cfg.coordinator_address or environment.get("JAX_COORDINATOR_ADDRESS")
     count, index = cfg.num_processes, cfg.process_id
-    if count is None and "JAX_NUM_PROCESSES" in environment:
-        count = int(environment["JAX_NUM_PROCESSES"])
-    if index is None and "JAX_PROCESS_ID" in environment:
-        index = int(environment["JAX_PROCESS_ID"])
+    if count is None:
+        count = _number("JAX_NUM_PROCESSES", environment)
+    if index is None:
+        index = _number("JAX_PROCESS_ID", environment)
     # Kubernetes numbers the pods of an indexed job, as JobSet makes them.
-    if index is None and count is not None and "JOB_COMPLETION_INDEX" in environment:
-        index = int(environment["JOB_COMPLETION_INDEX"])
+    if index is None and count is not None:
+        index = _number("JOB_COMPLETION_INDEX", environment)
     found = process_count(environment) if count is None else count
     detect = found > 1 if cfg.detect is None else cfg.detect
     return dataclasses.replace(
@@ -105,10 +105,18 @@ def process_count(environment: Mapping[str, str]) -> int:
     >>> process_count({})
     1
     """
-    for name in _PROCESS_COUNTS:
-        if name in environment:
-            return int(environment[name])
-    return len(environment.get("TPU_WORKER_HOSTNAMES", "").split(","))
+    counts = (_number(name, environment) for name in _PROCESS_COUNTS)
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    return next((n for n in counts if n is not None), len(hosts))
+
+
+def _number(name: str, environment: Mapping[str, str]) -> int | None:
+    """Read a number from the environment; a variable with nothing in it is not set."""
+    word = environment.get(name, "").strip()
+    try:
+        return int(word) if word else None
+    except ValueError:
+        raise ConfigError(f"{name} must be a number, got {word!r}") from None
 
 
 @contextlib.contextmanager
