@@ -6,13 +6,14 @@ environment() {
   local extra=${1:-} python mark
   python=$(find_python) || return 1
   mark=.venv/installed${extra:+-$extra}
+  # Each step says itself that it failed: in a condition, `set -e` does not hold.
   if ! cmp -s pyproject.toml "$mark" || ! same_python "$python"; then
     same_python "$python" || rm -rf .venv
     echo "Installing jaxllm${extra:+[$extra]} into .venv: about two minutes the first time."
-    "$python" -m venv .venv
+    "$python" -m venv .venv || return 1
     # Editable, so that .venv always runs the code of this checkout.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-      --editable ".${extra:+[$extra]}"
+      --editable ".${extra:+[$extra]}" || return 1
     cp pyproject.toml "$mark"
   fi
   . .venv/bin/activate

@@ -26,4 +26,5 @@ export XLA_FLAGS="${XLA_FLAGS:-} --xla_cpu_multi_thread_eigen=false"
 # Most of the time is compilation: a second run finds what the first one compiled.
 export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$VIRTUAL_ENV/compiled}"
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
-python -m pytest -q -n 2 --dist loadscope "${which_tests[@]}" "$@"
+# Before Bash 4.4 an empty list counts as unset.
+python -m pytest -q -n 2 --dist loadscope ${which_tests[@]+"${which_tests[@]}"} "$@"

@@ -5,14 +5,19 @@
 #       --run_dir /mnt/shared/runs/gpt2_124m
 #
 # NAME is that of a TPU VM, or slice, that is there. All of its hosts need the file
-# system of the run directory; the checkout is copied to each. Called again, it goes on
-# from the last checkpoint. PROJECT is gcloud's own unless it is set.
+# system of the run directory; the last commit is copied to each. Called again, it goes
+# on from the last checkpoint. PROJECT is gcloud's own unless it is set.
 
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
 name=$1 zone=$2
 shift 2
 cd "$(dirname "$0")/../.."
+if [ -n "$(git status --porcelain)" ]; then
+  echo "error: the hosts get the last commit; commit, stash or ignore first what" \
+    "\`git status\` shows" >&2
+  exit 2
+fi
 
 to=(--zone "$zone" --worker all ${PROJECT:+--project "$PROJECT"})
 tpu=(gcloud compute tpus tpu-vm)
