@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import itertools
 import json
+import os
 
 import pytest
 import regex
@@ -11,8 +12,9 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxllm.data import bpe, gpt2_merges
-from jaxllm.errors import TokenizerError
+from jaxllm.config import TokenizerConfig
+from jaxllm.data import bpe, gpt2_merges, pool, text_files, tokenizers
+from jaxllm.errors import DataError, TokenizerError
 
 
 def naive_ranks(counts, vocab_size, min_count=2):
@@ -117,6 +119,18 @@ def test_processes_count_what_one_process_counts(monkeypatch):
     assert bpe.count_pieces(texts, processes=2) == bpe.count_pieces(texts)
 
 
+class Deadly(str):
+    """A text that ends the process that is handed it."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_a_process_that_dies_is_an_error_in_one_line():
+    with pytest.raises(DataError, match="a process that reads text died: use fewer"):
+        bpe.count_pieces([Deadly("a rose")], processes=2)
+
+
 def test_the_order_of_documents_does_not_matter():
     texts = ["abc abd", "bcd bce", "abe"]
     ranks = [
@@ -124,6 +138,21 @@ def test_the_order_of_documents_does_not_matter():
         for order in (texts, texts[::-1])
     ]
     assert ranks[0] == ranks[1]
+
+
+def test_the_pieces_of_a_long_text_teach_what_the_whole_does(real_file):
+    whole = real_file("tinyshakespeare.txt").read_text()
+    pieces, rest = [], whole
+    while cut := text_files.last_safe_cut(rest[:1000]):
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    pieces.append(rest)
+    assert len(pieces) > 1000
+    assert bpe.count_pieces(pieces) == bpe.count_pieces([whole])
+    for kind in ("char", "word"):
+        config = TokenizerConfig(kind=kind)
+        learned = tokenizers.learn(pieces, config)
+        assert learned.hash == tokenizers.learn([whole], config).hash
 
 
 def test_documents_are_read_a_batch_at_a_time(monkeypatch):
@@ -136,9 +165,9 @@ def test_documents_are_read_a_batch_at_a_time(monkeypatch):
             yield "x"
 
     batches = bpe._batches(documents())
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        results = bpe._map_ahead(pool, list, batches, ahead=4)
-        assert next(results) == ["x"]
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        results = pool.map_ahead(executor, list, batches, ahead=4)
+        assert next(results) == (["x"], ["x"])
         assert len(read) == 5
 
 

@@ -13,17 +13,16 @@ same text agree to the last token, whatever the order of documents or the proces
 
 import array
 import collections
-import concurrent.futures
 import functools
 import heapq
 import itertools
-import multiprocessing
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import regex
 
+from jaxllm.data import pool
 from jaxllm.errors import TokenizerError
 
 # English contractions; letters, digits, other marks, each with the blank before them;
@@ -36,6 +35,13 @@ PRINTABLE = bytes([*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)])
 
 # GPT-2 numbers the bytes that Latin-1 can print first, then the others.
 BYTES = PRINTABLE + bytes(b for b in range(256) if b not in PRINTABLE)
+
+# GPT-2 writes a byte as the Latin-1 letter that it stands for; those that cannot be
+# printed as the letters from U+0100 on: a blank is "Ġ".
+LETTERS = {
+    byte: chr(byte if i < len(PRINTABLE) else 256 + i - len(PRINTABLE))
+    for i, byte in enumerate(BYTES)
+}
 
 Ranks = dict[bytes, int]
 _Pair = tuple[int, int]
@@ -68,13 +74,9 @@ def count_pieces(
     """
     counts = collections.Counter[str]()
     batches = ((pattern, batch) for batch in _batches(texts))
-    if processes <= 1:
-        for batch in batches:
-            counts.update(_count_batch(batch))
-        return counts
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, spawn) as pool:
-        for part in _map_ahead(pool, _count_batch, batches, ahead=2 * processes):
+    with pool.processes(processes) as executor:
+        ahead = 2 * processes
+        for _, part in pool.map_ahead(executor, _count_batch, batches, ahead):
             counts.update(part)
     return counts
 
@@ -224,20 +226,3 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
             yield batch
             batch, size = [], 0
     yield batch
-
-
-def _map_ahead(
-    pool: concurrent.futures.Executor,
-    function: Callable,
-    inputs: Iterable,
-    *,
-    ahead: int,
-) -> Iterator:
-    """Map in order with a few inputs in flight: Executor.map would read them all."""
-    pending = collections.deque()
-    for value in inputs:
-        pending.append(pool.submit(function, value))
-        if len(pending) > ahead:
-            yield pending.popleft().result()
-    for future in pending:
-        yield future.result()

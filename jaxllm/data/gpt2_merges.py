@@ -16,16 +16,13 @@ SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 def read_merges(merges: str) -> bpe.Ranks:
     r"""Read the merges of GPT-2's `vocab.bpe`, one pair to a line under a heading.
 
-    The file is text, so it writes the bytes that Latin-1 cannot print as the letters
-    from U+0100 on: a blank is "Ġ".
+    The file is text, so it spells bytes as `bpe.LETTERS`.
 
     >>> ranks = read_merges("#version: 0.2\nĠ t\nĠt h\n")
     >>> ranks[b" t"], ranks[b" th"]
     (256, 257)
     """
-    hidden = len(bpe.BYTES) - len(bpe.PRINTABLE)
-    letters = [*map(chr, bpe.PRINTABLE), *map(chr, range(256, 256 + hidden))]
-    byte = dict(zip(letters, bpe.BYTES, strict=True))
+    byte = {letter: byte for byte, letter in bpe.LETTERS.items()}
     pairs = [line.replace(" ", "") for line in merges.splitlines()[1:]]
     tokens = [bytes([b]) for b in bpe.BYTES]
     tokens += [bytes(byte[letter] for letter in pair) for pair in pairs]

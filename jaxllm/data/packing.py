@@ -38,13 +38,13 @@ def group_by_length(
     [array([4, 2]), array([0]), array([3, 1])]
     """
     lengths = np.asarray(lengths)
+    # What is random in the order: whose turn came first.
+    turns = {item: turn for turn, item in enumerate(order.tolist())}
     batches = []
     for start in range(0, len(order), POOL * batch_size):
         pool = order[start : start + POOL * batch_size]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         cut = [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-        # By what is random in the order: whose turn came first.
-        turns = {item: turn for turn, item in enumerate(order.tolist())}
         batches += sorted(cut, key=lambda batch: turns[batch[0]])
     return batches
 

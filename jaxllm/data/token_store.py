@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
-from jaxllm.data import corpora, disk, encoding, shards, tokenizers
+from jaxllm.data import corpora, disk, encoding, pool, shards, tokenizers
 from jaxllm.data.token_sequence import TokenSequence
 from jaxllm.errors import DataError
 
@@ -172,9 +172,9 @@ def _write_shards(
     )
     groups = shards.group_jobs(jobs, plan["shard_characters"])
     _require_text(groups, done, folder)
-    with encoding.processes(workers) as executor:
+    with pool.processes(workers) as executor:
         for number, group in enumerate(groups, len(done)):
-            encoded = encoding.map_ahead(executor, encode, group, 2 * workers)
+            encoded = pool.map_ahead(executor, encode, group, 2 * workers)
             yield shards.write_shard(
                 encoded, number, folder, plan["split"], tokenizer.vocab_size
             )

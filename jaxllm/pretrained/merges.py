@@ -13,14 +13,7 @@ from jaxllm.data import bpe
 
 Merge = tuple[bytes, bytes]
 
-# GPT-2 spells a byte as the Latin-1 letter that it stands for; those that cannot be
-# printed, which come last in bpe.BYTES, as the letters from U+0100 on.
-_PRINTABLE = 188
-_LETTER = {
-    byte: chr(byte if i < _PRINTABLE else 256 + i - _PRINTABLE)
-    for i, byte in enumerate(bpe.BYTES)
-}
-_BYTE = {letter: byte for byte, letter in _LETTER.items()}
+_BYTE = {letter: byte for byte, letter in bpe.LETTERS.items()}
 
 
 def spell(token: bytes) -> str:
@@ -29,7 +22,7 @@ def spell(token: bytes) -> str:
     >>> spell(b" to")
     'Ġto'
     """
-    return "".join(_LETTER[byte] for byte in token)
+    return "".join(bpe.LETTERS[byte] for byte in token)
 
 
 def unspell(text: str) -> bytes:

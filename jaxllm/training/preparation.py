@@ -259,7 +259,8 @@ def find_tokenizer(cfg: TrainConfig, processes: int) -> tokenizers.Tokenizer:
     elif token_store.is_store(corpus):
         tokenizer = tokenizers.load(corpus)
     else:
-        texts = corpora.documents(cfg.data.corpus, text_column=cfg.data.text_column)
+        pieces = corpora.pieces(cfg.data.corpus, text_column=cfg.data.text_column)
+        texts = (piece.text for piece in pieces)  # a long document is never whole
         tokenizer = tokenizers.learn(texts, cfg.tokenizer, processes=processes)
     tokenizers.save(tokenizer, saved)
     return tokenizer
