@@ -98,7 +98,7 @@ def test_a_template_whose_field_has_no_plain_name_is_an_error(text):
     ("changes", "words"),
     [
         ({"instruction": "{instructoin}"}, "field 'instructoin', it has 'instruction'"),
-        ({"heading": "{context}"}, "field 'context'"),
+        ({"input": "{context}"}, "field 'context'"),
         ({"response": "{answer}"}, "field 'answer'"),
     ],
 )

@@ -33,20 +33,18 @@ class Piece(NamedTuple):
 def prompt_pieces(record: Record, template: AnyTemplate) -> list[Piece]:
     """Lay out what precedes a record's response.
 
-    What the template's input names may be missing, and is empty then. By a template of
-    turns a record is a conversation up to its last answer: it has messages, or an
-    instruction, perhaps an input, and an output.
+    A field named input may be missing, and is empty then; any other is asked for. By a
+    template of turns a record is a conversation up to its last answer: it has messages,
+    or an instruction, perhaps an input, and an output.
 
     Raises:
       DataError: the record lacks a field of the template, or it holds no text.
     """
     if isinstance(template, ChatTemplate):
         return conversation_pieces(_messages(record)[:-1], template)
-    whole = dict.fromkeys(templates.field_names(template.input), "") | record
-    given = _fill(template.input, whole)
-    instruction, heading = (
-        _fill(part, record) for part in (template.instruction, template.heading)
-    )
+    given = _fill(template.input, {"input": ""} | record)
+    parts = (template.instruction, template.heading)
+    instruction, heading = (_fill(part, record) for part in parts)
     is_given = any(piece.text for piece in given if piece.is_content)
     return instruction + (given if is_given else []) + heading
 
@@ -88,8 +86,7 @@ def conversation_pieces(messages: Sequence[Record], template: AnyTemplate) -> li
         elif role == SYSTEM:
             raise ConfigError("a template for records has no place for a system prompt")
         elif role == USER:
-            field = _only_field(template.instruction, "instruction")
-            pieces += prompt_pieces({field: content}, template)
+            pieces += prompt_pieces(_as_instruction(content, template), template)
         else:
             pieces += answer
     if isinstance(template, ChatTemplate):
@@ -229,6 +226,11 @@ def _checked(message: Record, place: int) -> tuple[str, str]:
     if role == SYSTEM and place:
         raise DataError(f"a system prompt must come first, got it as message {place}")
     return role, content
+
+
+def _as_instruction(content: str, template: Template) -> Record:
+    field = _only_field(template.instruction, "instruction")
+    return dict.fromkeys(templates.field_names(template.input), "") | {field: content}
 
 
 def _only_field(text: str, part: str) -> str:

@@ -59,7 +59,7 @@ class Template:
     instruction: str
     """What begins the prompt."""
     input: str = ""
-    """What follows in the prompt, left out where its fields are empty or missing."""
+    """What follows in the prompt, left out where its fields are empty."""
     heading: str
     """What ends the prompt and announces the response."""
     response: str = "{output}"

@@ -13,6 +13,7 @@ from jaxllm.config import (
     MeshConfig,
     OptimizerConfig,
     TokenizerConfig,
+    check_seed,
 )
 from jaxllm.errors import ConfigError
 
@@ -229,8 +230,7 @@ class FinetuneConfig:
     """The devices."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ConfigError(f"seed must be >= 0, got {self.seed}")
+        check_seed(self.seed)
         if self.loop.steps_per_dispatch > 1:  # Their batches have to have one width.
             if self.task == "classify" and self.classify.pad_to == "batch":
                 raise ConfigError(

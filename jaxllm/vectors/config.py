@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Literal
 
+from jaxllm.config import check_seed
 from jaxllm.errors import ConfigError
 
 
@@ -66,8 +67,7 @@ class Word2VecConfig:
     """Seconds between two checkpoints."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed must be in [0, 2**63), got {self.seed}")
+        check_seed(self.seed)
         for name in ("min_count emb_dim window negatives epochs block_size").split():
             value = getattr(self, name)
             if value < 1:
