@@ -59,9 +59,10 @@ def from_yaml(text: str, cls: type[T]) -> T:
 
 def read_config(path: str | pathlib.Path, cls: type[T]) -> T:
     """Read a config from a YAML file; errors as in `from_yaml`, with the path."""
-    text = pathlib.Path(path).read_text(encoding="utf-8")
     try:
-        return from_yaml(text, cls)
+        return from_yaml(pathlib.Path(path).read_text(encoding="utf-8"), cls)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} must be UTF-8 text, it is not") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

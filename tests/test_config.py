@@ -152,6 +152,9 @@ def test_a_bad_config_file_is_named(tmp_path):
     path.write_text("sead: 1")
     with pytest.raises(ConfigError, match=r"bad\.yaml: unknown key 'sead'.*'seed'"):
         config_files.read_config(path, TrainConfig)
+    path.write_bytes("run_dir: où".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"bad\.yaml must be UTF-8 text"):
+        config_files.read_config(path, TrainConfig)
 
 
 def test_numbers_without_a_dot_are_numbers():
