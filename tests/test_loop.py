@@ -211,6 +211,14 @@ def test_a_run_without_a_checkpoint_begins_again(whole, tmp_path):
     assert_same_run(result, run_dir, whole)
 
 
+def test_a_run_goes_on_with_its_own_tokens_whatever_became_of_the_text(whole, tmp_path):
+    cfg = same_as(tmp_path, whole)
+    assert loop.train(cfg, on_event=stop_at(4), sample=say_something).interrupted
+    (tmp_path / "text.txt").write_text("another text")
+    result = loop.train(cfg, resume=True, sample=say_something)
+    assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
+
+
 def test_a_finished_run_can_be_made_longer(whole, tmp_path):
     cfg = same_as(tmp_path, whole)
     constant = OptimizerConfig(schedule="constant", warmup_steps=0)

@@ -1,5 +1,6 @@
 """Windows: the notes' counts and first batches, and the naive loop as a law."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -34,6 +35,14 @@ def test_windows_equal_the_naive_loop(n, max_length, stride):
     read = windows.read_windows(ids, np.array(starts), max_length + 1)
     np.testing.assert_array_equal(read[:, :-1], inputs)
     np.testing.assert_array_equal(read[:, 1:], targets)
+
+
+@pytest.mark.parametrize("kind", [list, jnp.asarray])
+def test_windows_of_any_row_of_ids_are_read(kind):
+    read = windows.read_windows(kind(np.arange(10, 18)), np.array([4, 0]), 3)
+    assert read.tolist() == [[14, 15, 16], [10, 11, 12]]
+    with pytest.raises(DataError, match=r"one axis, got shape \(2, 3\)"):
+        windows.read_windows(kind(np.ones((2, 3))), np.array([0]), 1)
 
 
 def test_windows_share_the_memory_of_the_ids():

@@ -70,7 +70,9 @@ def encode_conversation(
 ) -> np.ndarray:
     """Encode a conversation up to where the assistant is to speak: (n,) int32.
 
-    Raises as `encode_record` does.
+    Raises:
+      ConfigError: the template has no place for such a message.
+      DataError: a message has another role, or no text, or stands in the wrong place.
     """
     pieces = layouts.conversation_pieces(messages, template)
     return _encode(pieces, tokenizer, allow_special=False)[0]
@@ -79,7 +81,11 @@ def encode_conversation(
 def encode_prompt(
     record: Record, template: AnyTemplate, tokenizer: Tokenizer
 ) -> np.ndarray:
-    """Encode what precedes a record's response: (n,) int32; as `encode_record` does."""
+    """Encode what precedes a record's response: (n,) int32.
+
+    Raises:
+      DataError: the record does not fit the template.
+    """
     pieces = layouts.prompt_pieces(record, template)
     return _encode(pieces, tokenizer, allow_special=False)[0]
 

@@ -47,8 +47,7 @@ def sliding_windows(
            [13, 14, 15, 16]])
     """
     stride = _checked_stride(max_length, stride)
-    if np.ndim(ids) != 1:
-        raise DataError(f"ids must have one axis, got shape {np.shape(ids)}")
+    ids = _one_axis(np.asarray(ids))
     require_window(len(ids), max_length)
     rows = sliding_window_view(ids, max_length)
     return rows[:-1:stride], rows[1::stride]
@@ -59,12 +58,16 @@ def read_windows(ids: Any, starts: np.ndarray, length: int) -> np.ndarray:
 
     Of a memory map or a split of a token store, only these windows are read.
 
+    Raises:
+      DataError: ids do not have one axis.
+
     >>> read_windows(np.arange(10, 18), np.array([4, 0]), 3)
     array([[14, 15, 16],
            [10, 11, 12]])
     """
-    if not isinstance(ids, np.ndarray):
+    if hasattr(ids, "windows"):
         return ids.windows(starts, length)
+    ids = _one_axis(np.asarray(ids))
     if not ids.flags.c_contiguous:
         return sliding_window_view(ids, length)[starts]
     # Each window as one opaque element, which is copied as bytes: 84 us for 2,040
@@ -88,6 +91,12 @@ def require_window(n_ids: int, max_length: int) -> None:
             f"a window of max_length={max_length} needs {max_length + 1} tokens with "
             f"its last target, the text has {n_ids}"
         )
+
+
+def _one_axis(ids: np.ndarray) -> np.ndarray:
+    if ids.ndim != 1:
+        raise DataError(f"ids must have one axis, got shape {ids.shape}")
+    return ids
 
 
 def _checked_stride(max_length: int, stride: int | None) -> int:
