@@ -301,6 +301,21 @@ def test_a_pair_without_one_of_its_answers_is_an_error(gpt2):
         instructions.encode_pair(row, ALPACA, gpt2)
 
 
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        (None, "must be a list, got None"),
+        ("hello", "must be a list, got 'hello'"),
+        (["hello"], "must have a role and content, got 'hello'"),
+        ([{"role": "user"}], "must have the template's field 'content'"),
+    ],
+)
+def test_a_pair_of_no_conversation_is_an_error(gpt2, messages, words):
+    row = {"messages": messages, "chosen": "2", "rejected": "3"}
+    with pytest.raises(DataError, match=words):
+        instructions.encode_pair(row, CHAT, gpt2)
+
+
 # Templates and records that do not fit.
 
 

@@ -145,6 +145,9 @@ def write_few_shot_prompt(
 def with_response(record: Record, answer: str, template: AnyTemplate) -> Record:
     """Give a record another response, such as one of a pair to choose from.
 
+    Raises:
+      DataError: the record has messages that are no conversation.
+
     >>> record = {"instruction": "Greet.", "output": "Hi."}
     >>> with_response(record, "Hello.", templates.ALPACA)
     {'instruction': 'Greet.', 'output': 'Hello.'}
@@ -153,9 +156,9 @@ def with_response(record: Record, answer: str, template: AnyTemplate) -> Record:
         return record | {_only_field(template.response, "response"): answer}
     if "messages" not in record:
         return record | {"output": answer}
-    messages = record["messages"]
-    if messages and messages[-1].get("role") == ASSISTANT:
-        messages = messages[:-1]
+    messages = _some_messages(record)
+    last, _ = _checked(messages[-1], len(messages) - 1)
+    messages = messages[:-1] if last == ASSISTANT else messages
     return {"messages": [*messages, {"role": ASSISTANT, "content": answer}]}
 
 
@@ -205,12 +208,17 @@ def _messages(record: Record) -> list[Record]:
         answer = _value(record, "output")
         messages = [(USER, request), (ASSISTANT, answer)]
         return [{"role": role, "content": content} for role, content in messages]
-    messages = record["messages"]
-    if not isinstance(messages, list) or not messages:
-        raise DataError(f"messages of a record must be a list, got {messages!r}")
+    messages = _some_messages(record)
     last, _ = _checked(messages[-1], len(messages) - 1)
     if last != ASSISTANT:
         raise DataError(f"messages of a record must end with an answer, not of {last}")
+    return messages
+
+
+def _some_messages(record: Record) -> list[Record]:
+    messages = record["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"messages of a record must be a list, got {messages!r}")
     return messages
 
 
