@@ -7,7 +7,7 @@ import pytest
 
 from jaxllm.cli import verify as verify_command
 from jaxllm.config import GPTConfig
-from jaxllm.errors import ConfigError
+from jaxllm.errors import ConfigError, DataError
 from jaxllm.inference import generate
 from jaxllm.models import gpt
 from jaxllm.notes import book, draws, figure, figures, page, pretraining, stream, verify
@@ -160,6 +160,18 @@ def test_the_command_fails_where_a_text_is_missing(capsys, monkeypatch, tmp_path
     arguments = ["--figure", "verdict-characters", "--data", str(tmp_path)]
     assert verify_command.main(arguments) == 1
     assert "1 not checked" in capsys.readouterr().out
+
+
+def test_a_file_of_the_book_is_found_in_a_home_and_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("JAXLLM_DATA", "~/data")
+    monkeypatch.setenv("JAXLLM_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"a\.json must lie in .* not in .*data or .*"):
+        book.example_file("a.json")
+    for folder in ("cache", "data"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.json").touch()
+        assert book.example_file("a.json") == tmp_path / folder / "a.json"
 
 
 # The draws.

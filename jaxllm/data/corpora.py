@@ -149,13 +149,9 @@ def find_remote(name: str, *, progress: Progress | None = None) -> pathlib.Path:
     The cache is $JAXLLM_CACHE, or ~/.cache/jaxllm. The content is checked each time.
     """
     remote = REMOTE[name]
-    folders = [disk.cache_folder()]
-    if given := os.environ.get("JAXLLM_DATA"):
-        folders.insert(0, pathlib.Path(given).expanduser())
-    paths = [folder / remote.file for folder in folders]
-    path = next((path for path in paths if path.is_file()), None)
+    path = disk.find_data(remote.file)
     if path is None:
-        return _fetch(remote, paths[-1], progress)
+        return _fetch(remote, disk.cache_folder() / remote.file, progress)
     digest = disk.file_sha256(path)
     if digest != remote.sha256:
         raise DataError(

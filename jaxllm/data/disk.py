@@ -33,6 +33,19 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(folder).expanduser()
 
 
+def data_folders() -> list[pathlib.Path]:
+    """Name the folders where known files are looked for: $JAXLLM_DATA, the cache."""
+    given = os.environ.get("JAXLLM_DATA")
+    folders = [pathlib.Path(given).expanduser()] if given else []
+    return [*folders, cache_folder()]
+
+
+def find_data(name: str) -> pathlib.Path | None:
+    """Find a file in the first of the `data_folders` that has it."""
+    paths = (folder / name for folder in data_folders())
+    return next(filter(pathlib.Path.is_file, paths), None)
+
+
 @contextlib.contextmanager
 def explain_refusal(action: str, path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn an OSError of the body into a DataError that says what would be right.

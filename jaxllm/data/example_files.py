@@ -50,13 +50,11 @@ def find(name_or_path: str | os.PathLike[str]) -> ExampleFile:
     known = KNOWN.get(str(name_or_path))
     if known is None:
         return ExampleFile(pathlib.Path(name_or_path))
-    folders = [disk.cache_folder()]
-    if given := os.environ.get("JAXLLM_DATA"):
-        folders.insert(0, pathlib.Path(given).expanduser())
-    for folder in folders:
-        if (folder / known.file).is_file():
-            return ExampleFile(folder / known.file, known.columns)
-    raise DataError(
-        f"{name_or_path} needs {known.file} in "
-        f"{' or '.join(map(str, folders))}; it comes from {known.address}"
-    )
+    path = disk.find_data(known.file)
+    if path is None:
+        raise DataError(
+            f"{name_or_path} needs {known.file} in "
+            f"{' or '.join(map(str, disk.data_folders()))}; it comes from "
+            f"{known.address}"
+        )
+    return ExampleFile(path, known.columns)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.config import GPTConfig, gpt2_config
-from jaxllm.data import corpora, labelled, records, tokenizers
+from jaxllm.data import corpora, disk, labelled, records, tokenizers
 from jaxllm.data.labelled import Labelled
 from jaxllm.data.templates import Template
 from jaxllm.data.tokenizers import Tokenizer
@@ -121,10 +121,13 @@ def instruction_records() -> list[records.Record]:
 
 
 def example_file(name: str) -> pathlib.Path:
-    """Find a file of the book's examples in the folder $JAXLLM_DATA."""
-    path = pathlib.Path(os.environ.get("JAXLLM_DATA") or ".", name)
-    if not path.is_file():
-        raise DataError(f"{name} must lie in the folder $JAXLLM_DATA, got {path}")
+    """Find a file of the book's examples in $JAXLLM_DATA or in the cache."""
+    path = disk.find_data(name)
+    if path is None:
+        folders = " or ".join(map(str, disk.data_folders()))
+        raise DataError(
+            f"{name} must lie in $JAXLLM_DATA or in the cache, it is not in {folders}"
+        )
     return path
 
 

@@ -21,7 +21,7 @@ gives it. Paste this first, then any of the lines below; the last one shows the 
 
 The Verdict, the notes' text, is looked for in the folder `$JAXLLM_DATA`, then in the
 cache, then on the network; the messages of chapter 6, `SMSSpamCollection.tsv`, and the
-records of chapter 7, `instruction-data.json`, in `$JAXLLM_DATA` alone. `jaxllm verify`
+records of chapter 7, `instruction-data.json`, in the first two. `jaxllm verify`
 runs all these lines, with `--figure NAME` one of them, with `--long` those that take
 minutes too.
 
