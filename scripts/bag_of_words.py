@@ -21,6 +21,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 
 from jaxllm.cli import arguments, finetune
+from jaxllm.errors import JaxllmError
 from jaxllm.finetuning import classification, scores
 from jaxllm.finetuning.config import FinetuneConfig
 
@@ -42,4 +43,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except (JaxllmError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from jaxllm.cli import arguments
 from jaxllm.data import disk
+from jaxllm.errors import JaxllmError
 from jaxllm.finetuning import classification
 from jaxllm.finetuning.config import FinetuneConfig
 
@@ -41,4 +42,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except (JaxllmError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import resource
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ from parameters import quick
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "scripts"))
 
 import benchmark
-from benchmarks import harness, page, suites
+from benchmarks import contestant, harness, page, suites
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The suites that compile many programs, even at tiny sizes.
@@ -113,3 +114,9 @@ def test_the_page_in_docs_is_what_its_files_say():
     if folder.exists():
         written = folder.with_suffix(".md").read_text("utf-8")
         assert written == page.benchmarks_page(folder)
+
+
+def test_memory_is_counted_in_the_unit_of_the_system(monkeypatch):
+    linux = contestant._most_bytes(resource.RUSAGE_SELF)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert contestant._most_bytes(resource.RUSAGE_SELF) < linux / 900

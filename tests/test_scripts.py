@@ -1,9 +1,10 @@
-"""The shell scripts stop where they can't do what they are for."""
+"""The scripts stop, and say why, where they can't do what they are for."""
 
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +66,15 @@ def test_an_installation_that_fails_is_not_taken_for_one_that_is_there(tmp_path)
     assert "Installing" in ended.stdout
     assert "ready" not in ended.stdout
     assert not (tmp_path / ".venv" / "installed").exists()
+
+
+def test_a_mistake_is_one_line():
+    ended = subprocess.run(
+        [sys.executable, SCRIPTS / "unjudged_texts.py", "--config", "no/such.yaml"],
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert "no/such.yaml" in ended.stderr
+    assert ended.stderr.count("\n") == 1

@@ -57,13 +57,18 @@ def versions() -> dict[str, str]:
 
 def peak_bytes() -> int:
     """Tell the most memory that this process, or one that it started, has held."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    children = _most_bytes(resource.RUSAGE_CHILDREN)
     status = pathlib.Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return max(children, int(lines["VmHWM"].split()[0]) * 1024)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return max(children, own)
+    return max(children, _most_bytes(resource.RUSAGE_SELF))
+
+
+def _most_bytes(who: int) -> int:
+    """Tell the most memory that processes have held: macOS counts bytes, Linux KiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(who).ru_maxrss * unit
 
 
 def gpu_peak_bytes() -> int:
