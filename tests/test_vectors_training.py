@@ -111,14 +111,19 @@ def test_vectors_that_diverge_in_the_last_chunk_are_not_kept(cfg, tmp_path):
 
 
 def test_a_run_that_was_killed_notes_each_chunk_once(cfg, tmp_path):
-    def kill_after_two(kind, record):
-        if kind == "train" and record["chunk"] == 2:
-            raise KeyboardInterrupt
+    def kill_at(chunk):
+        def on_event(kind, record):
+            if kind == "train" and record["chunk"] == chunk:
+                raise KeyboardInterrupt
+
+        return on_event
 
     always = dataclasses.replace(cfg, checkpoint_seconds=0)
     with pytest.raises(KeyboardInterrupt):
-        training.train(always, on_event=kill_after_two)
-    training.train(always, resume=True)
+        training.train(always, on_event=kill_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        training.train(cfg, resume=True, on_event=kill_at(4))
+    training.train(cfg, resume=True)
     chunks = [record["chunk"] for record in runs.read_metrics(tmp_path / "run")]
     assert chunks == list(range(1, len(chunks) + 1))
     assert len(chunks) > 3
