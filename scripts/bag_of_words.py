@@ -5,20 +5,13 @@
 
 It learns from the texts that `jaxllm finetune` would learn from, and is judged by the
 same test texts: what it cannot do is what a language model is good for. Needs
-scikit-learn.
+scikit-learn: pip install "jaxllm[bench]".
 """
 
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-# scikit-learn is the peer's library, and need not be there.
-# pyright: reportMissingImports=false
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix
-from sklearn.pipeline import make_pipeline
 
 from jaxllm.cli import arguments, finetune
 from jaxllm.errors import JaxllmError
@@ -28,6 +21,13 @@ from jaxllm.finetuning.config import FinetuneConfig
 
 def main(argv: list[str]) -> None:
     """Count words, learn, and print the figures that a run would print."""
+    # The peer's library, which need not be there.
+    # pyright: reportMissingImports=false
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import confusion_matrix
+    from sklearn.pipeline import make_pipeline
+
     cfg = arguments.parse(FinetuneConfig, argv, "bag_of_words.py")
     _, examples = classification.read(cfg)
     model = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1000))
@@ -45,6 +45,6 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (JaxllmError, OSError) as error:
+    except (JaxllmError, OSError, ImportError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
