@@ -13,6 +13,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+# scikit-learn is the peer's library, and need not be there.
+# pyright: reportMissingImports=false
 from jaxllm.cli import arguments, finetune
 from jaxllm.errors import JaxllmError
 from jaxllm.finetuning import classification, scores
@@ -21,8 +23,6 @@ from jaxllm.finetuning.config import FinetuneConfig
 
 def main(argv: list[str]) -> None:
     """Count words, learn, and print the figures that a run would print."""
-    # The peer's library, which need not be there.
-    # pyright: reportMissingImports=false
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import confusion_matrix
