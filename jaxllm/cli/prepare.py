@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 def _tokenizer(options: Options, report: console.Report) -> tokenizers.Tokenizer:
     if options.tokenizer.kind not in ("bpe", "char", "word"):
         return tokenizers.load(options.tokenizer.kind)
-    texts = corpora.documents(options.corpus, text_column=options.text_column)
+    texts = corpora.texts(options.corpus, text_column=options.text_column)
     return tokenizers.learn(
         console.counted(texts, report), options.tokenizer, processes=options.workers
     )

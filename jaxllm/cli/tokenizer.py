@@ -53,7 +53,7 @@ def train(argv: list[str]) -> int:
     options = arguments.parse(Train, argv, "jaxllm tokenizer train")
     start = time.monotonic()
     with console.progress("learning a vocabulary") as report:
-        texts = corpora.documents(options.corpus, text_column=options.text_column)
+        texts = corpora.texts(options.corpus, text_column=options.text_column)
         tokenizer = tokenizers.learn(
             console.counted(texts, report), options, processes=options.processes
         )

@@ -106,6 +106,14 @@ def pieces(
         raise DataError(f"a corpus must hold some text, {path} holds none")
 
 
+def texts(
+    name_or_path: str | os.PathLike[str], *, text_column: str = "text"
+) -> Iterator[str]:
+    """Yield all text of a corpus, long documents in pieces: to learn a vocabulary."""
+    for piece in pieces(name_or_path, text_column=text_column):
+        yield piece.text
+
+
 def find(
     name_or_path: str | os.PathLike[str], *, progress: Progress | None = None
 ) -> pathlib.Path | None:

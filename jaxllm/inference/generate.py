@@ -300,9 +300,7 @@ def _check_lookahead(lookahead: int, settings: Settings, logprobs: int | None) -
         )
 
 
-def _row_keys(
-    key: Array | None, settings: Settings, n_rows: int, max_new_tokens: int
-) -> Array:
+def _row_keys(key: Any, settings: Settings, n_rows: int, max_new_tokens: int) -> Array:
     """Give a key of each row, or the noise (max_new_tokens, B, V) that is given."""
     if key is None:
         if settings.temperature is not None:

@@ -259,8 +259,7 @@ def find_tokenizer(cfg: TrainConfig, processes: int) -> tokenizers.Tokenizer:
     elif token_store.is_store(corpus):
         tokenizer = tokenizers.load(corpus)
     else:
-        pieces = corpora.pieces(cfg.data.corpus, text_column=cfg.data.text_column)
-        texts = (piece.text for piece in pieces)  # a long document is never whole
+        texts = corpora.texts(cfg.data.corpus, text_column=cfg.data.text_column)
         tokenizer = tokenizers.learn(texts, cfg.tokenizer, processes=processes)
     tokenizers.save(tokenizer, saved)
     return tokenizer
