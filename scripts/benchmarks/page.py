@@ -11,8 +11,9 @@ _OPENING = """\
 
 jaxllm beside its peers, on the same work, in the same run. A ratio says how many times
 as fast jaxllm is as the peer, and how many times the peer's memory its process takes at
-its peak. Contestants have a process each and take turns; every round gives a ratio, and
-the table has the median with the least and the greatest.
+its peak; on a GPU, of the GPU's memory. Contestants have a process each and take turns,
+or run one after the other on a GPU; every round gives a ratio, and the table has the
+median with the least and the greatest.
 
 `python scripts/benchmark.py SUITE --out docs/benchmarks` measures again, and
 `python scripts/benchmark.py page` writes this page from the files in
