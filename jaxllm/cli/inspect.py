@@ -148,10 +148,7 @@ def _config_of(path: pathlib.Path, *, written: bool) -> GPTConfig:
             f"the base of {path} must be a folder on this machine to be looked at, "
             f"got {cfg.base.source!r}"
         )
-    names = ("drop_rate", "dtype", "remat")
-    changes = {name: getattr(cfg.base, name) for name in names}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(_config_in(base), **changes)
+    return cfg.base.changed(_config_in(base))
 
 
 def _print_parameters(cfg: GPTConfig) -> None:

@@ -41,6 +41,13 @@ class BaseConfig:
         if self.source is None and not self.keep:
             raise ConfigError("keep must be true without a source, got false")
 
+    def changed(self, model: GPTConfig) -> GPTConfig:
+        """Change in a base's model what the run has in its place."""
+        names = ("drop_rate", "dtype", "remat")
+        given = {name: getattr(self, name) for name in names}
+        given = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(model, **given)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExamplesConfig:

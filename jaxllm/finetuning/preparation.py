@@ -19,7 +19,7 @@ from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import sharding
 from jaxllm.errors import ConfigError
 from jaxllm.finetuning import opening, parts
-from jaxllm.finetuning.config import BaseConfig, FinetuneConfig
+from jaxllm.finetuning.config import FinetuneConfig
 from jaxllm.finetuning.kinds import KINDS
 from jaxllm.finetuning.tasks import Start, Task
 from jaxllm.models import gpt
@@ -152,20 +152,11 @@ def resumed_model(cfg: FinetuneConfig, begun: GPTConfig) -> GPTConfig:
     tokenizer and the task make of it.
     """
     if cfg.base.source is not None and cfg.model == GPTConfig():
-        return changed(begun, cfg.base)
+        return cfg.base.changed(begun)
     model = cfg.model
     if not model.vocab_size:
         model = dataclasses.replace(model, vocab_size=begun.vocab_size)
     return opening.fitted_model(cfg, model)
-
-
-def changed(model: GPTConfig, base: BaseConfig) -> GPTConfig:
-    """Change of a base's model what the run has in its place."""
-    names = ("drop_rate", "dtype", "remat")
-    given = {name: getattr(base, name) for name in names}
-    return dataclasses.replace(
-        model, **{name: value for name, value in given.items() if value is not None}
-    )
 
 
 def find_origin(
@@ -195,7 +186,7 @@ def find_origin(
     else:
         params, model, tokenizer = opening.open_base(base.source, base.checkpoint)
         digest = None if base.keep else opening.params_digest(params)
-        model = changed(model, base)
+        model = base.changed(model)
         tokenizer = _with_special_tokens(tokenizer, special_tokens)
         params, model = opening.grow_vocabulary(
             params, model, tokenizer.vocab_size, cfg.seed
