@@ -5,6 +5,7 @@ by rules on paths, and given to jit as the shardings of its arguments and result
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -155,6 +156,8 @@ def place_batch(batch: Any, mesh: Mesh, *, stacked: bool = False) -> Any:
     Args:
       stacked: whether several batches lie one behind the other along a leading axis.
     """
+    if mesh.size == 1:
+        return _unchanged(mesh)(batch)
     share = process_share(mesh)
     lead = (None,) * stacked
 
@@ -174,6 +177,17 @@ def place_batch(batch: Any, mesh: Mesh, *, stacked: bool = False) -> Any:
         )
 
     return jax.tree.map(place, batch)
+
+
+@functools.cache
+def _unchanged(mesh: Mesh) -> Callable[[Any], Any]:
+    """Place a batch on one device by a compiled function that does nothing to it.
+
+    JAX calls those through C++: a CPU has the two arrays of a batch in a quarter of the
+    time that `jax.device_put` takes.
+    """
+    there = NamedSharding(mesh, P())
+    return jax.jit(lambda batch: batch, in_shardings=there, out_shardings=there)
 
 
 def check_batch_size(
