@@ -16,17 +16,21 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 # scikit-learn is the peer's library, and need not be there.
 # pyright: reportMissingImports=false
 from jaxllm.cli import arguments, finetune
-from jaxllm.errors import JaxllmError
+from jaxllm.cli import main as command
+from jaxllm.errors import ConfigError
 from jaxllm.finetuning import classification, scores
 from jaxllm.finetuning.config import FinetuneConfig
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Count words, learn, and print the figures that a run would print."""
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import confusion_matrix
-    from sklearn.pipeline import make_pipeline
+    try:
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import confusion_matrix
+        from sklearn.pipeline import make_pipeline
+    except ImportError:
+        raise ConfigError("sklearn is missing: pip install 'jaxllm[bench]'") from None
 
     cfg = arguments.parse(FinetuneConfig, argv, "bag_of_words.py")
     _, examples = classification.read(cfg)
@@ -40,11 +44,8 @@ def main(argv: list[str]) -> None:
     found = model.predict(examples.test.texts)
     matrix = confusion_matrix(examples.test.labels, found, labels=[*numbers])
     finetune.print_test(scores.report(matrix, examples.test.names))
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (JaxllmError, OSError, ImportError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+    sys.exit(command.reported(main, sys.argv[1:]))

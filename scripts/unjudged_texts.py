@@ -16,8 +16,8 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from jaxllm.cli import arguments
+from jaxllm.cli import main as command
 from jaxllm.data import disk
-from jaxllm.errors import JaxllmError
 from jaxllm.finetuning import classification
 from jaxllm.finetuning.config import FinetuneConfig
 
@@ -30,7 +30,7 @@ class Options(FinetuneConfig):
     """The file to write."""
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Read as the run does, and write what it does not judge by."""
     options = arguments.parse(Options, argv, "unjudged_texts.py")
     texts = classification.read_unjudged(options)
@@ -39,11 +39,8 @@ def main(argv: list[str]) -> None:
         for text in texts:
             file.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
     print(f"{path}: {len(texts):,} texts of {sum(map(len, texts)):,} characters")
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (JaxllmError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+    sys.exit(command.reported(main, sys.argv[1:]))

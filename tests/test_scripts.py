@@ -6,11 +6,7 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
-
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs a shell")
 
 
 def executable(path, lines):

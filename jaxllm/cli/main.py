@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 
 import jaxllm
 from jaxllm.cli import arguments, runtime
@@ -31,17 +32,26 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command, and return the exit status: 0, 2 for a mistake, 130 for Ctrl-C."""
+    return reported(_run, sys.argv[1:] if argv is None else argv, program="jaxllm: ")
+
+
+def reported(run: Callable[[list[str]], int], argv: list[str], *, program="") -> int:
+    """Run what ends in an exit status, and put a mistake into one line; as `main`.
+
+    Args:
+        program: what the line begins with, in front of "error: ".
+    """
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        return run(argv)
     except SystemExit as stop:  # argparse ends so after --help.
         return int(stop.code or 0)
     except ProcessLostError as error:
-        _fail(str(error))
+        _fail(program, str(error))
         sys.stdout.flush()
         # The ordinary end of a process would wait for the one that is gone.
         os._exit(1)
     except JaxllmError as error:
-        return _fail(str(error))
+        return _fail(program, str(error))
     except BrokenPipeError:  # The reader of a pipe, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -49,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         if error.strerror is None:
             raise
         where = f": {error.filename}" if error.filename else ""
-        return _fail(error.strerror + where)
+        return _fail(program, error.strerror + where)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -74,8 +84,8 @@ def _run(argv: list[str]) -> int:
     return importlib.import_module(f"jaxllm.cli.{name}").main(rest)
 
 
-def _fail(message: str) -> int:
-    print("jaxllm: error: " + " ".join(message.split()), file=sys.stderr)
+def _fail(program: str, message: str) -> int:
+    print(f"{program}error: " + " ".join(message.split()), file=sys.stderr)
     return 2
 
 

@@ -91,14 +91,12 @@ def _dispatched(
             cfg,
             logprobs,
         )
-        left, longest = left - step, longest + step
+        count, left, longest = step, left - step, longest + step
         if on_cpu:
             jax.block_until_ready(draws)
-            pace = step / (time.perf_counter() - begin)
-            yield draws, step
+            pace = count / (time.perf_counter() - begin)
             step = max(1, min(_LOOP, int(pace * _SECONDS)))
-        else:
-            yield draws, step
+        yield draws, count
 
 
 def _one_ahead(items: Iterator) -> Iterator:
