@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import time
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ def main(argv: list[str]) -> int:
     options = arguments.parse(Options, argv, "jaxllm finetune")
     cfg = arguments.config_in(options, FinetuneConfig)
 
+    from jaxllm.data import pool
     from jaxllm.distributed import startup
     from jaxllm.finetuning import run
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         result = run.finetune(
             cfg,
             resume=resumed is not None,
-            processes=os.cpu_count() or 1,
+            processes=pool.cores(),
             on_event=on_event,
         )
     return 130 if result.interrupted else 0

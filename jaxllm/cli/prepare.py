@@ -1,12 +1,11 @@
 """`jaxllm prepare`: a corpus to a token store."""
 
 import dataclasses
-import os
 from typing import Literal
 
 from jaxllm.cli import arguments, console
 from jaxllm.config import TokenizerConfig
-from jaxllm.data import corpora, token_store, tokenizers
+from jaxllm.data import corpora, pool, token_store, tokenizers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class Options:
     split: Literal["tokens", "documents"] = "tokens"
     """tokens: the last part of the corpus is held out, cut between two words;
     documents: whole documents, chosen by their content, are held out."""
-    workers: int = os.cpu_count() or 1
+    workers: int = pool.cores()
     """Processes that tokenize."""
 
 

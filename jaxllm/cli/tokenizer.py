@@ -8,7 +8,7 @@ import time
 
 from jaxllm.cli import arguments, console, reading
 from jaxllm.config import TokenizerConfig
-from jaxllm.data import corpora, disk, tokenizers
+from jaxllm.data import corpora, disk, pool, tokenizers
 
 
 def main(argv: list[str]) -> int:
@@ -42,7 +42,7 @@ class Train(TokenizerConfig):
     """bpe, char or word."""
     text_column: str = "text"
     """The field that holds the text in JSON lines and Parquet."""
-    processes: int = os.cpu_count() or 1
+    processes: int = pool.cores()
     """Processes that count pieces (bpe)."""
     out: str = "tokenizer.json"
     """File to write."""

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import os
 import pathlib
 import sys
 import time
@@ -40,6 +39,7 @@ def main(argv: list[str]) -> int:
     options = arguments.parse(Options, argv, "jaxllm train")
     cfg = arguments.config_in(options, TrainConfig)
 
+    from jaxllm.data import pool
     from jaxllm.distributed import startup
     from jaxllm.inference import samples
     from jaxllm.training import loop, runs
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         result = loop.train(
             cfg,
             resume=resume,
-            processes=os.cpu_count() or 1,
+            processes=pool.cores(),
             on_event=on_event,
             sample=samples.continue_prompts,
             profile_steps=options.profile,

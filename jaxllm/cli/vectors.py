@@ -378,6 +378,8 @@ def use_all_cores() -> None:
     """
     import jax
 
+    from jaxllm.data import pool
+
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" in flags:
         return
@@ -385,4 +387,4 @@ def use_all_cores() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
     with contextlib.suppress(RuntimeError):
         # Each does the small sums for itself, so more of them gain less and less.
-        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 4))
+        jax.config.update("jax_num_cpu_devices", min(pool.cores(), 4))

@@ -14,6 +14,13 @@ from typing import Any
 from jaxllm.errors import DataError
 
 
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def processes(count: int) -> Iterator[futures.Executor | None]:
     """Start processes that end with this one, however it ends; None for count < 2."""

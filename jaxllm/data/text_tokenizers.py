@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jaxllm.data import bpe, words
+from jaxllm.data import bpe, pool, words
 from jaxllm.errors import TokenizerError
 
 Ids = Iterable[int] | np.ndarray
@@ -92,8 +91,8 @@ class Tokenizer:
     ) -> list[np.ndarray]:
         """Encode many texts, in as many threads as there are cores."""
         encode = functools.partial(self.encode, allow_special=allow_special)
-        with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(encode, texts))
+        with futures.ThreadPoolExecutor(pool.cores()) as executor:
+            return list(executor.map(encode, texts))
 
     def decode(self, ids: Ids) -> str:
         """Turn ids into text; bytes that are not UTF-8 become U+FFFD."""

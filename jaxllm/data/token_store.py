@@ -104,7 +104,7 @@ def prepare(
     jobs = _jobs(plan)
     peeked = list(itertools.islice(jobs, _FEW_JOBS))
     if workers is None:
-        workers = 0 if len(peeked) < _FEW_JOBS else _cores()
+        workers = 0 if len(peeked) < _FEW_JOBS else pool.cores()
     jobs = _reported(itertools.chain(peeked, jobs), progress)
     records = _begin(folder, tokenizer, plan)
     done = tuple(records)
@@ -189,12 +189,6 @@ def _reported(
         done += job.characters
         if progress is not None:
             progress(done, None)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def open_store(

@@ -7,7 +7,6 @@ the accuracy on the analogies of questions-words, which come with gensim.
 """
 
 import importlib.util
-import os
 import pathlib
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.suites import Options, Row
 
 CONTESTANTS = {
@@ -108,7 +108,7 @@ def gensim(options: Options) -> Iterator[dict[str, Any]]:
             sample=cfg.subsample,
             sg=int(cfg.algorithm == "skipgram"),
             seed=seed,
-            workers=min(os.cpu_count() or 1, 4),
+            workers=min(machine.cores(), 4),
         )
         model.build_vocab(texts)
         start = time.perf_counter()
