@@ -16,7 +16,7 @@ from jaxllm.data.batch_plan import BatchPlan
 from jaxllm.errors import DataError
 from jaxllm.types import Batch
 
-CHUNK_TOKENS = 2**19
+CHUNK_TOKENS = 2**20
 """Tokens that are gathered at once, where batches are smaller."""
 
 

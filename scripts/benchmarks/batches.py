@@ -64,12 +64,18 @@ def measured(options: Options, take: Callable[[], Any]) -> Iterator[dict[str, An
 
 def jaxllm(options: Options) -> Iterator[dict[str, Any]]:
     """Read the store as `jaxllm train` does."""
+    from jaxllm.cli import runtime
+
+    runtime.start()
     with _batches(options) as ready:
         yield from measured(options, lambda: next(ready))
 
 
 def jaxllm_placed(options: Options) -> Iterator[dict[str, Any]]:
     """Put every batch on the device, too."""
+    from jaxllm.cli import runtime
+
+    runtime.start()
     import jax
 
     from jaxllm.config import MeshConfig
