@@ -52,3 +52,16 @@ def test_a_text_does_not_wait_for_what_only_training_needs():
         "print(*{'orbax', 'grain', 'optax'} & sys.modules.keys())\n"
     )
     assert not subprocess.check_output([sys.executable, "-c", code]).strip()
+
+
+def test_a_program_ends_before_the_next_one_takes_memory():
+    code = (
+        "import jax, jax.numpy as jnp\n"
+        "from jaxllm.cli import runtime\n"
+        "runtime.one_program_at_a_time()\n"
+        "x = jax.jit(lambda x: x @ x)(jnp.ones((1500, 1500)))\n"
+        "print(x.is_ready())\n"
+    )
+    run = [sys.executable, "-c", code]
+    output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert output == "True\n"

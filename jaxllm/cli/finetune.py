@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from jaxllm.cli import arguments, console
+from jaxllm.cli import arguments, console, runtime
 from jaxllm.cli.train import PLOT_INTERVAL, say
 from jaxllm.finetuning.config import FinetuneConfig
 
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
     from jaxllm.distributed import startup
     from jaxllm.finetuning import run
 
+    runtime.one_program_at_a_time()
     startup.initialize()
     with shown(cfg) as on_event:
         result = run.finetune(

@@ -26,6 +26,18 @@ def start() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
+def one_program_at_a_time() -> None:
+    """Have a CPU run a program before it takes the next one.
+
+    XLA gives each its memory as it is sent, so that a step and the one that waits
+    behind it hold twice what one needs: 568 MB more for 10.7M parameters on batches of
+    8 x 256. It is no slower: a CPU has no host to wait for but itself.
+    """
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def keep_pages() -> None:
     """Let the allocator keep what it was given: a step frees and takes the same again.
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from jaxllm.cli import arguments, console
+from jaxllm.cli import arguments, console, runtime
 from jaxllm.config import ProcessConfig, TrainConfig
 
 # Seconds between two drawings of the loss curve while a run goes on.
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
 
     # Asked before the others are joined, who could have begun it meanwhile.
     resume = resumed is not None or (options.restart and runs.has_trained(cfg.run_dir))
+    runtime.one_program_at_a_time()
     startup.initialize(options.process)
     with shown(cfg) as on_event:
         result = loop.train(

@@ -89,6 +89,8 @@ class GPT(nn.Module):
                 policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
             # In a loop of single blocks nothing can merge the two computations.
             block = nn.remat(Block, prevent_cse=unrolled(self.cfg) > 1, policy=policy)
+        # Drawing a block's parameters is compiled once for all blocks.
+        unroll = 1 if self.is_initializing() else unrolled(self.cfg)
         per_layer_or_shared: Any = (0, nn.broadcast)  # noise, where
         return nn.scan(
             block,
@@ -96,7 +98,7 @@ class GPT(nn.Module):
             split_rngs={"params": True},
             in_axes=per_layer_or_shared,
             length=self.cfg.n_layers,
-            unroll=unrolled(self.cfg),
+            unroll=unroll,
         )(self.cfg, self.traced, name="blocks")
 
 

@@ -75,14 +75,14 @@ def _affine_gradient(dtype, saved, dys):
 affine.defvjp(_affine, _affine_gradient)
 
 
-def _afresh(arrays):
-    """Have an accelerator compute again what it computed of these arrays elsewhere.
+def _afresh(x, dy):
+    """Give x once more, so that what is computed of it is not what is known already.
 
-    A CPU would only keep a copy of them.
+    XLA on a CPU drops barriers, but can't know that 0 dy is 0.
     """
     if jax.default_backend() == "cpu":
-        return arrays
-    return lax.optimization_barrier(arrays)
+        return x + 0 * dy
+    return lax.optimization_barrier(x)
 
 
 def _product(a, b, axes, dtype):
@@ -122,9 +122,10 @@ def _layer_norm_gradient(eps, saved, dy):
     dx = scaled - scaled.mean(axis=-1, keepdims=True) - normal(x) * along
     # Sums along rows and sums along columns do not fuse: XLA would store what they
     # share, as float32.
-    x_again, dy = _afresh((x, dy))
+    if jax.default_backend() != "cpu":
+        x, dy = lax.optimization_barrier((x, dy))
     dy = dy.astype(jnp.float32)
-    dscale = (dy * normal(x_again)).sum(axis=0).astype(scale.dtype)
+    dscale = (dy * normal(x)).sum(axis=0).astype(scale.dtype)
     return (inverse * dx).astype(x.dtype), dscale, dy.sum(axis=0).astype(bias.dtype)
 
 
@@ -146,8 +147,8 @@ def _gelu(x):
 
 
 def _gelu_gradient(x, dy):
-    # Lest XLA find the tanh of the forward pass, and keep that instead, as float32.
-    y = _afresh(x).astype(jnp.float32)
+    # Lest XLA find the tanh of the forward pass, and keep that too, as float32.
+    y = _afresh(x, dy).astype(jnp.float32)
     tanh = jnp.tanh(_SLOPE * (y + _CUBE * y * y * y))
     rise = _SLOPE * (1 + 3 * _CUBE * y * y)
     slope = 0.5 * (1 + tanh) + 0.5 * y * (1 - tanh * tanh) * rise

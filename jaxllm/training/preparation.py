@@ -99,7 +99,9 @@ def prepare_run(
         state = resumption.restore(cfg.run_dir, shapes, tokenizer, data, on_event)
     if state is None:
         with jax.set_mesh(mesh):
-            state = jax.jit(create, out_shardings=places)(key)
+            state = jax.jit(
+                create, out_shardings=places, compiler_options=_quick_to_compile()
+            )(key)
 
     train_step, evaluation_step = compiled_steps(cfg, optimizer, places)
     return cfg, Run(
@@ -134,6 +136,17 @@ def prepare_run(
         },
         flops_per_token=accounting.training_flops(cfg.model),
     )
+
+
+def _quick_to_compile() -> dict[str, Any] | None:
+    """Have XLA optimize less what runs once, if it has code to generate for a CPU.
+
+    The same bits, compiled in 1.4 s instead of 2.5; to draw 124M of them then takes 2.6
+    s instead of 2.1.
+    """
+    if jax.default_backend() == "cpu":
+        return {"xla_backend_optimization_level": 1}
+    return None
 
 
 def compiled_steps(

@@ -80,6 +80,7 @@ def first_step(folder: pathlib.Path) -> None:
     from jaxllm.cli import runtime
 
     runtime.start()
+    runtime.one_program_at_a_time()
     import jax
 
     from jaxllm import config_files

@@ -152,6 +152,7 @@ def jaxllm(options: Options) -> Iterator[dict[str, Any]]:
     from jaxllm.cli import runtime
 
     runtime.start()
+    runtime.one_program_at_a_time()
     import jax
 
     from jaxllm import accounting
