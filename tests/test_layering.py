@@ -12,7 +12,16 @@ PACKAGE = ROOT / "jaxllm"
 
 # Low to high: a file imports from its own layer and from those below it.
 LAYERS = (
-    ("types", "errors", "paths", "config", "config_files", "accounting", "devices"),
+    (
+        "types",
+        "errors",
+        "paths",
+        "heap",
+        "config",
+        "config_files",
+        "accounting",
+        "devices",
+    ),
     ("data",),
     ("models",),
     ("distributed",),

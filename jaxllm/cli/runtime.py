@@ -3,19 +3,16 @@
 These are settings of the whole process, so they belong to the program, not the library.
 """
 
-import ctypes
 import logging
 import os
 
+from jaxllm import heap
 from jaxllm.data import disk
-
-# From glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def start() -> None:
     """Keep memory, keep compiled programs, and keep libraries from chatting."""
-    keep_pages()
+    heap.keep_pages()
     # orbax tells of every file through absl; what is wrong reaches us as an exception.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     # Read by JAX when it is imported, here and in processes that this one starts. Small
@@ -36,20 +33,3 @@ def one_program_at_a_time() -> None:
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-
-
-def keep_pages() -> None:
-    """Let the allocator keep what it was given: a step frees and takes the same again.
-
-    By default glibc gives large buffers back to the kernel, and every step then pays
-    for fresh, zeroed pages: 200 of 790 ms of processor time per step for a GPT of 2.6M
-    parameters on batches of 16 x 128 (AMD EPYC, 2 cores, JAX 0.10.2), 2 ms with this.
-    Elsewhere than on glibc it does nothing.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(_MMAP_MAX, 0)
-    mallopt(_ARENA_MAX, 1)
-    mallopt(_TRIM_THRESHOLD, -1)  # never

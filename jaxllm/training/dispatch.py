@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxllm import heap
 from jaxllm.distributed import sharding
 from jaxllm.training import speed
 from jaxllm.training.preparation import Run
@@ -68,7 +69,9 @@ def dispatches(run: Run, sizes: Iterable[int], lap: speed.Lap) -> Iterator[Taken
         take = run.train_step if here.size == 1 else several
         with speed.timed(lap, "dispatch" if here.size in compiled else "compile"):
             state, metrics = take(state, here.batch)
-        compiled.add(here.size)
+        if here.size not in compiled:
+            heap.give_back()
+            compiled.add(here.size)
         start = time.perf_counter()
         ahead = next(placed, None)
         if all(value.is_ready() for value in metrics.values()):

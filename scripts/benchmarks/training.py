@@ -155,7 +155,7 @@ def jaxllm(options: Options) -> Iterator[dict[str, Any]]:
     runtime.one_program_at_a_time()
     import jax
 
-    from jaxllm import accounting
+    from jaxllm import accounting, heap
     from jaxllm.config import GPTConfig, MeshConfig, OptimizerConfig, TrainConfig
     from jaxllm.distributed import mesh as meshes
     from jaxllm.distributed import sharding
@@ -177,14 +177,17 @@ def jaxllm(options: Options) -> Iterator[dict[str, Any]]:
     state = jax.block_until_ready(jax.device_put(state, places))
     del params
     step, _ = preparation.compiled_steps(cfg, optimizer, places)
-    batches = read_batches(options)
+    batches, first = read_batches(options), True
 
     def take_steps() -> float:
-        nonlocal state
+        nonlocal state, first
         losses = []
         for _ in range(options["steps"]):
             batch = sharding.place_batch(Batch(*next(batches)), mesh)
             state, metrics = step(state, batch)
+            if first:
+                heap.give_back()
+                first = False
             losses.append(metrics["loss"])
         jax.block_until_ready(state)
         return float(losses[0])
