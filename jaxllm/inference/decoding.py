@@ -180,16 +180,7 @@ def compiled(function: Callable) -> Callable:
     )
 
 
-_STATIC = (
-    "cfg",
-    "ends",
-    "logprobs",
-    "slots",
-    "n_guesses",
-    "beams",
-    "room",
-    "trips",
-)
+_STATIC = "cfg ends logprobs slots n_guesses beams room trips".split()
 _DONATED = ("filled", "state")
 
 

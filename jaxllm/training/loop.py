@@ -3,8 +3,8 @@
 `learn` is the loop itself. What is learnt, from what and how it is judged, is the
 run's to say: pretraining and finetuning are runs of different parts.
 
-The device never waits for the host: while it computes a step, the host places the next
-batch, and reads the figures of the step before.
+An accelerator never waits for the host: while it computes a step, the host places the
+next batch, and reads the figures of the step before.
 """
 
 import math
