@@ -1,7 +1,6 @@
 """What the program sets for its whole process, and leaves to the user."""
 
-import subprocess
-import sys
+from fresh_process import printed
 
 from jaxllm.cli import runtime
 
@@ -28,6 +27,13 @@ def test_a_program_ends_before_the_next_one_takes_memory():
         "x = jax.jit(lambda x: x @ x)(jnp.ones((1500, 1500)))\n"
         "print(x.is_ready())\n"
     )
-    run = [sys.executable, "-c", code]
-    output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
-    assert output == "True\n"
+    assert printed(code) == "True\n"
+
+
+def test_a_text_does_not_wait_for_what_only_training_needs():
+    code = (
+        "import sys\n"
+        "from jaxllm.cli import answers, chat, generate, model\n"
+        "print(*{'orbax', 'grain', 'optax'} & sys.modules.keys())\n"
+    )
+    assert not printed(code).strip()
