@@ -84,6 +84,32 @@ def test_packed_and_rounded_parameters_give_the_same_logits(kind, tied_head):
         )
 
 
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize("tied_head", [True, False])
+def test_donated_parameters_give_the_same_and_hold_one_form_only(kind, tied_head):
+    cfg = GPTConfig(
+        vocab_size=31, emb_dim=24, n_heads=4, n_layers=2, tied_head=tied_head
+    )
+    params = random_params(cfg)
+    expected = weights.decoding_params(params, cfg, kind)
+    prepared = weights.decoding_params(params, cfg, kind, donate=True)
+    assert jax.tree.structure(prepared) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, prepared, expected)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params["blocks"]))
+    head_is_kept = tied_head or kind == "float32"
+    assert params.get("head", params["token_embedding"])["embedding"].is_deleted() == (
+        not head_is_kept
+    )
+
+
+def test_a_head_in_float32_is_not_copied():
+    cfg = GPTConfig(vocab_size=31, emb_dim=24, n_heads=4, n_layers=1)
+    params = random_params(cfg)
+    head = weights.decoding_params(params, cfg)["head"]["embedding"].values
+    table = params["token_embedding"]["embedding"]
+    assert head.unsafe_buffer_pointer() == table.unsafe_buffer_pointer()
+
+
 def test_a_compiled_loop_does_not_unpack_ahead():
     matrix = jax.random.normal(jax.random.key(0), (128, 16))
     int8 = packed.pack(matrix, (128,), "int8", panels=True)

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
 
     params, cfg, tokenizer = model.load(options.run, options.checkpoint)
     bits = options.weights or load.stored_weights(options.run)
-    params = weights.decoding_params(params, cfg, bits)
+    params = weights.decoding_params(params, cfg, bits, donate=True)
     template = model.find_template(options)
     rest = tokenizer, cfg, options.overflow
     if template is None:

@@ -40,7 +40,7 @@ class Encoded(NamedTuple):
 
     ids: np.ndarray  # (n, T) int32, padded behind each text
     lengths: np.ndarray  # (n,) int32, how many ids of a row are the text's
-    truncated: int  # how many texts lost their end
+    truncated: np.ndarray  # (n,) bool, whether a text lost its end
 
 
 def read_labelled(
@@ -173,7 +173,7 @@ def encode_texts(
     >>> tokenizer = CharTokenizer(characters="abc")
     >>> encode_texts(["cab", "b"], tokenizer, max_length=2)
     Encoded(ids=array([[2, 0], [1, 0]], dtype=int32),
-            lengths=array([2, 1], dtype=int32), truncated=1)
+            lengths=array([2, 1], dtype=int32), truncated=array([ True, False]))
     """
     rows = [tokenizer.encode_ordinary(text) for text in texts]
     for row, text in zip(rows, texts, strict=True):
@@ -188,8 +188,7 @@ def encode_texts(
     ids = np.full((len(rows), width), pad_id, np.int32)
     for place, row in zip(ids, rows, strict=True):
         place[: len(row)] = row[:width]
-    truncated = int((lengths > width).sum())
-    return Encoded(ids, np.minimum(lengths, width), truncated)
+    return Encoded(ids, np.minimum(lengths, width), lengths > width)
 
 
 def collate_texts(
@@ -207,7 +206,8 @@ def collate_texts(
       weights: (classes,) of the texts of each class in the loss.
       width: of the batch; None takes that of its longest text.
 
-    >>> encoded = Encoded(np.array([[2, 0], [1, 5]]), np.array([1, 2]), 0)
+    >>> cut = np.array([False, False])
+    >>> encoded = Encoded(np.array([[2, 0], [1, 5]]), np.array([1, 2]), cut)
     >>> collate_texts(np.array([0, -1]), encoded, np.array([1, 0]), np.ones(2))
     TextBatch(inputs=array([[2], [0]], dtype=int32),
               lengths=array([1, 0], dtype=int32), labels=array([1, 0], dtype=int32),

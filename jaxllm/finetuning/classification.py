@@ -260,7 +260,7 @@ def _encode(
 def _warn_of_truncated(
     examples: Examples, encoded: list[labelled.Encoded], start: Start
 ) -> None:
-    cut = sum(part.truncated for part in encoded)
+    cut = sum(int(part.truncated.sum()) for part in encoded)
     if cut:
         n = sum(len(part.texts) for part in examples)
         width = encoded[0].ids.shape[1]
@@ -297,15 +297,14 @@ def classify_texts(
     step = jax.jit(lambda params, ids, lengths: score(params, ids, lengths, model))
     for group in _groups(texts, batch_size):
         encoded = labelled.encode_texts(group, tokenizer, max_length=bound)
-        untruncated = [len(tokenizer.encode_ordinary(text)) <= bound for text in group]
         filled = example_batches.fill_up(np.arange(len(group)), batch_size)
         # Widths in powers of two, so that few are compiled.
         longest = max(least, int(encoded.lengths.max()))
         width = min(bound, 1 << (longest - 1).bit_length())
         logits = step(params, encoded.ids[filled, :width], encoded.lengths[filled])
         shares = np.asarray(jax.nn.softmax(logits, axis=1))
-        for whole, share in zip(untruncated, shares, strict=False):
-            yield names[int(share.argmax())], share, not whole
+        for share, cut in zip(shares, encoded.truncated, strict=False):
+            yield names[int(share.argmax())], share, bool(cut)
 
 
 def _groups(texts: Iterable[str], size: int) -> Iterable[list[str]]:

@@ -2,18 +2,23 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxllm.config import GPTConfig
-from jaxllm.models import embeddings, gpt, packed
+from jaxllm.models import embeddings, packed
 from jaxllm.models.packed import Packed, Weights
 from jaxllm.types import Array, Params
 
 
 def decoding_params(
-    params: Params, cfg: GPTConfig, weights: Weights | None = None
+    params: Params,
+    cfg: GPTConfig,
+    weights: Weights | None = None,
+    *,
+    donate: bool = False,
 ) -> Params:
     """Turn parameters into those that `generate` reads fastest, in as many bits.
 
@@ -25,8 +30,11 @@ def decoding_params(
     Args:
       weights: bfloat16 and int8 halve and quarter what is read for each token, and
         round; None is cfg.dtype, in which the model multiplies anyway.
+      donate: give the parameters up: each layer is deleted when it is packed, so that
+        memory holds both forms of one layer only.
 
-    >>> cfg = gpt.GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
+    >>> from jaxllm.models import gpt
+    >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
     >>> params = gpt.init_params(jax.random.key(0), cfg)
     >>> small = decoding_params(params, cfg, "int8")
     >>> small["block_0"]["mlp"]["up"]["kernel"].values.dtype
@@ -34,8 +42,32 @@ def decoding_params(
     """
     if is_prepared(params):
         return params
-    on_cpu = jax.default_backend() == "cpu"
-    return _prepared(params, weights or cfg.dtype, panels=on_cpu)
+    weights = weights or cfg.dtype
+    panels = jax.default_backend() == "cpu"
+
+    def pack_layer(path: tuple, layer: Any) -> list[Params]:
+        stored = _pack_layer(layer, _n_inputs(path[-1].key), weights, panels)
+        if donate:
+            jax.tree.map(lambda leaf: leaf.delete(), layer)
+        return stored
+
+    head: Array = embeddings.head_matrix(params)
+    # In float32 it is stored so already; a compiled function would copy it.
+    pack = packed.pack if weights == "float32" else _pack
+    packed_head = pack(head, head.shape[:1], weights, panels=panels)
+    if donate and not cfg.tied_head and weights != "float32":
+        head.delete()
+    layers = jax.tree_util.tree_map_with_path(
+        pack_layer, _with_joined_heads(params["blocks"]), is_leaf=_is_layer
+    )
+    apart = {
+        f"block_{i}": jax.tree.map(
+            lambda rows, i=i: rows[i], layers, is_leaf=lambda x: isinstance(x, list)
+        )
+        for i in range(cfg.n_layers)
+    }
+    rest = {name: part for name, part in params.items() if name != "blocks"}
+    return rest | apart | {"head": {"embedding": packed_head}}
 
 
 def is_prepared(params: Params) -> bool:
@@ -51,35 +83,46 @@ def rounded_params(params: Params, weights: Weights) -> Params:
     return params if weights == "float32" else _rounded(params, weights)
 
 
-@functools.partial(jax.jit, static_argnames=("weights", "panels"))
-def _prepared(params: Params, weights: Weights, panels: bool) -> Params:
-    def pack_kernel(path: tuple, leaf: Array) -> Array | Packed:
-        n_inputs = _n_inputs(path)
-        if not n_inputs:
-            return leaf
-        matrix = leaf.reshape(math.prod(leaf.shape[:n_inputs]), -1).T
-        return packed.pack(matrix, leaf.shape[n_inputs:], weights, panels=panels)
-
-    head: Array = embeddings.head_matrix(params)
-    apart = {
-        name: _with_joined_heads(part) if name.startswith("block_") else part
-        for name, part in gpt.blocks_apart(params).items()
-    }
-    stored = jax.tree_util.tree_map_with_path(pack_kernel, apart)
-    head = packed.pack(head, head.shape[:1], weights, panels=panels)
-    return stored | {"head": {"embedding": head}}
+_pack = jax.jit(packed.pack, static_argnames=("outputs", "weights", "panels"))
 
 
-def _with_joined_heads(block: Params) -> Params:
-    """Join queries, keys and values into one layer, qkv: one product for three."""
-    attention = dict(block["attention"])
+def _with_joined_heads(blocks: Params) -> Params:
+    """Put queries, keys and values into one layer, qkv: one product for three."""
+    attention = dict(blocks["attention"])
     layers = [attention.pop(name) for name in ("query", "key", "value")]
-    heads_axis = {"kernel": 1, "bias": 0}  # of (D, N, H) and (N, H)
-    attention["qkv"] = {
-        name: jnp.concatenate([layer[name] for layer in layers], heads_axis[name])
-        for name in layers[0]
+    attention["qkv"] = {name: [layer[name] for layer in layers] for name in layers[0]}
+    return blocks | {"attention": attention}
+
+
+def _is_layer(part: Params) -> bool:
+    return not any(isinstance(inside, dict) for inside in part.values())
+
+
+@functools.partial(jax.jit, static_argnames=("n_inputs", "weights", "panels"))
+def _pack_layer(
+    layer: Params, n_inputs: int, weights: Weights, panels: bool
+) -> list[Params]:
+    """Pack one layer of all blocks, stacked, into one of each."""
+    heads_axis = {"kernel": 2, "bias": 1}  # of (L, D, N, H) and (L, N, H)
+    whole: Params = {
+        name: jnp.concatenate(part, heads_axis[name])
+        if isinstance(part, list)
+        else part
+        for name, part in layer.items()
     }
-    return block | {"attention": attention}
+
+    def pack_kernel(kernel: Array) -> Packed:
+        matrix = kernel.reshape(math.prod(kernel.shape[:n_inputs]), -1).T
+        return _pack(matrix, kernel.shape[n_inputs:], weights, panels=panels)
+
+    n_layers = len(jax.tree.leaves(whole)[0])
+    return [
+        {
+            name: pack_kernel(part[i]) if name == "kernel" else part[i]
+            for name, part in whole.items()
+        }
+        for i in range(n_layers)
+    ]
 
 
 @functools.partial(jax.jit, static_argnames="weights")
@@ -90,10 +133,10 @@ def _rounded(params: Params, weights: Weights) -> Params:
         )
 
     def round_kernel(path: tuple, leaf: Array) -> Array:
-        n_inputs = _n_inputs(path)
-        if not n_inputs:
+        *_, layer, name = (key.key for key in path)
+        if name != "kernel":
             return leaf
-        n_layers, n_in = leaf.shape[0], math.prod(leaf.shape[1 : 1 + n_inputs])
+        n_layers, n_in = len(leaf), math.prod(leaf.shape[1 : 1 + _n_inputs(layer)])
         matrices = leaf.reshape(n_layers, n_in, -1).swapaxes(1, 2)
         return jax.vmap(round_matrix)(matrices).swapaxes(1, 2).reshape(leaf.shape)
 
@@ -103,9 +146,6 @@ def _rounded(params: Params, weights: Weights) -> Params:
     }
 
 
-def _n_inputs(path: tuple) -> int:
-    """Count the axes that the kernel at a path contracts; 0 if it is none."""
-    *_, layer, name = (key.key for key in path)
-    if name != "kernel":
-        return 0
+def _n_inputs(layer: str) -> int:
+    """Count the axes that a layer's kernel contracts."""
     return 2 if layer == "out" else 1

@@ -163,7 +163,7 @@ def _loaded(options: Options) -> tuple[Any, Any, Callable]:
     if options["device"] == "gpu":
         cfg = dataclasses.replace(cfg, dtype=options["dtype"])
     # As `jaxllm generate --weights` does.
-    params = weights.decoding_params(params, cfg, options["dtype"])
+    params = weights.decoding_params(params, cfg, options["dtype"], donate=True)
 
     def call(params: Any, inputs: Any, cfg: Any, new: int) -> Any:
         return generate.generate(params, inputs, cfg, max_new_tokens=new, temperature=0)
