@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxllm import paths
 from jaxllm.errors import ConfigError
+from jaxllm.models.shares import ROWS, TOKENS
 
 # fsdp splits the width D of every matrix; tensor splits what heads, hidden units and
 # vocabulary rows do independently of each other (Shoeybi et al. 2019). The leading
@@ -38,9 +39,6 @@ RULES = (
 
 # What a training state holds beside parameters and their moments.
 SCALAR_RULES = ((r"(^|/)(step|key|count|ns_coeffs)$", P()),)
-
-# The rows of a batch are shared by every device that holds another part of the data.
-ROWS = (("data", "fsdp"),)
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
@@ -97,8 +95,8 @@ def batch_spec(mesh: Mesh, shape: tuple[int, ...]) -> P:
 
     Rows are split over data and fsdp, and the tokens of each over sequence.
     """
-    tokens = (*(None,) * (len(shape) - 2), "sequence") if len(shape) > 1 else ()
-    return P(*ROWS, *fit(P(*tokens), shape[1:], mesh.shape))
+    tokens = (*(None,) * (len(shape) - 2), TOKENS) if len(shape) > 1 else ()
+    return P(ROWS, *fit(P(*tokens), shape[1:], mesh.shape))
 
 
 class Share(NamedTuple):

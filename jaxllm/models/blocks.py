@@ -10,6 +10,7 @@ from jaxllm.models.cache import LayerCache
 from jaxllm.models.dropout import Noise, branch, dropout
 from jaxllm.models.linear import Linear
 from jaxllm.models.places import Places
+from jaxllm.models.shares import keep_apart
 from jaxllm.types import Array
 
 
@@ -105,12 +106,14 @@ class Block(nn.Module):
         h = LayerNorm(cfg, name="attention_norm")(x)
         attend = attention.MultiHeadAttention(cfg, self.traced, name="attention")
         h, cache, inside = attend(h, where, cache, noise)
-        x = x + dropout(h, cfg.drop_rate, branch(noise, "attention", attention.NOISE))
+        h = dropout(h, cfg.drop_rate, branch(noise, "attention", attention.NOISE))
+        x = keep_apart(x + h)
         inside["after_attention"] = x
 
         h = LayerNorm(cfg, name="mlp_norm")(x)
         h = FeedForward(cfg, name="mlp")(h)
-        x = x + dropout(h, cfg.drop_rate, branch(noise, "mlp", attention.NOISE))
+        h = dropout(h, cfg.drop_rate, branch(noise, "mlp", attention.NOISE))
+        x = keep_apart(x + h)
         inside["after_mlp"] = x
 
         return (x, cache), inside if self.traced else {}

@@ -22,6 +22,7 @@ from jaxllm.models.cache import Cache, LayerCache, joined_layers
 from jaxllm.models.dropout import Noise, branch, dropout, per_layer
 from jaxllm.models.embeddings import Embedding, unembed
 from jaxllm.models.places import Places
+from jaxllm.models.shares import keep_apart
 from jaxllm.types import Array, Params
 
 NOISE = ("embedding", "blocks")
@@ -61,7 +62,7 @@ class GPT(nn.Module):
             # Scaled as in Vaswani et al. 2017, section 3.4, lest the waves drown it.
             waves = positions.sinusoidal_table(cfg.context_length, cfg.emb_dim)
             x = x * math.sqrt(cfg.emb_dim) + jnp.asarray(waves)[where.position]
-        x = dropout(x, cfg.drop_rate, branch(noise, "embedding", NOISE))
+        x = dropout(keep_apart(x), cfg.drop_rate, branch(noise, "embedding", NOISE))
         embedded = x
 
         x = x.astype(cfg.dtype)

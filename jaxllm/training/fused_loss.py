@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxllm.models import shares
 from jaxllm.types import Array
 
 # Bytes of a chunk's logits. On a CPU they should stay near the cache; an accelerator
@@ -51,37 +52,44 @@ def cross_entropy_sum(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _summed(hidden, head, targets, mask, dtype):
+    def work(matrix, *apart):
+        def add(total, chunk):
+            rows, targets, mask = chunk
+            logits = _logits(rows, matrix, head.shape[0])
+            return total + _losses(logits, targets, mask)[0].sum(), None
+
+        return lax.scan(add, jnp.float32(0), _cut(*apart, vocab_size=head.shape[0]))
+
     matrix = _padded(head, dtype)
-
-    def add(total, chunk):
-        rows, targets, mask = chunk
-        logits = _logits(rows, matrix, head.shape[0])
-        return total + _losses(logits, targets, mask)[0].sum(), None
-
-    chunks = _cut(hidden.astype(dtype), targets, mask, head.shape[0])
-    return lax.scan(add, jnp.float32(0), chunks)[0]
+    total, _ = shares.sum_apart(work, hidden.astype(dtype), targets, mask, whole=matrix)
+    return total
 
 
 def _summed_and_gradients(hidden, head, targets, mask, dtype):
-    B, T, D = hidden.shape
-    matrix = _padded(head, dtype)
+    def work(matrix, hidden, targets, mask):
+        B, T, D = hidden.shape
 
-    def add(sums, chunk):
-        total, dhead = sums
-        rows, targets, mask = chunk  # (B, t, D), (B, t), (B, t)
-        logits = _logits(rows, matrix, head.shape[0])
-        losses, log_sums = _losses(logits, targets, mask)
-        hit = lax.broadcasted_iota(jnp.int32, logits.shape, 2) == targets[..., None]
-        dlogits = jnp.exp(logits - log_sums[..., None]) - hit
-        dlogits = jnp.where(mask[..., None], dlogits, 0.0).astype(dtype)
-        drows = _einsum("btv,vd->btd", dlogits, matrix).astype(hidden.dtype)
-        dhead = dhead + _einsum("btv,btd->vd", dlogits, rows)
-        return (total + losses.sum(), dhead), drows
+        def add(sums, chunk):
+            total, dhead = sums
+            rows, targets, mask = chunk  # (B, t, D), (B, t), (B, t)
+            logits = _logits(rows, matrix, head.shape[0])
+            losses, log_sums = _losses(logits, targets, mask)
+            hit = lax.broadcasted_iota(jnp.int32, logits.shape, 2) == targets[..., None]
+            dlogits = jnp.exp(logits - log_sums[..., None]) - hit
+            dlogits = jnp.where(mask[..., None], dlogits, 0.0).astype(dtype)
+            drows = _einsum("btv,vd->btd", dlogits, matrix).astype(hidden_dtype)
+            dhead = dhead + _einsum("btv,btd->vd", dlogits, rows)
+            return (total + losses.sum(), dhead), drows
 
-    start = (jnp.float32(0), jnp.zeros(matrix.shape, jnp.float32))
-    chunks = _cut(hidden.astype(dtype), targets, mask, head.shape[0])
-    (total, dhead), dhidden = lax.scan(add, start, chunks)  # dhidden (n, B, t, D)
-    dhidden = dhidden.swapaxes(0, 1).reshape(B, -1, D)[:, :T]
+        start = (jnp.float32(0), jnp.zeros(matrix.shape, jnp.float32))
+        chunks = _cut(hidden, targets, mask, head.shape[0])
+        sums, dhidden = lax.scan(add, start, chunks)  # dhidden (n, B, t, D)
+        return sums, dhidden.swapaxes(0, 1).reshape(B, -1, D)[:, :T]
+
+    hidden_dtype, matrix = hidden.dtype, _padded(head, dtype)
+    (total, dhead), dhidden = shares.sum_apart(
+        work, hidden.astype(dtype), targets, mask, whole=matrix
+    )
     return total, (dhidden, dhead[: head.shape[0]].astype(head.dtype))
 
 
@@ -96,7 +104,8 @@ _summed.defvjp(_summed_and_gradients, _scaled)
 
 def _padded(head: Array, dtype: jnp.dtype) -> Array:
     """Cast the head, with rows of zeros up to a multiple of 64."""
-    return jnp.pad(head.astype(dtype), ((0, -head.shape[0] % _MULTIPLE), (0, 0)))
+    padding = (0, -head.shape[0] % _MULTIPLE)
+    return shares.split_vocabulary(jnp.pad(head.astype(dtype), (padding, (0, 0))))
 
 
 def _logits(rows: Array, matrix: Array, vocab_size: int) -> Array:
@@ -116,10 +125,7 @@ def _losses(logits: Array, targets: Array, mask: Array) -> tuple[Array, Array]:
 
 
 def _cut(hidden, targets, mask, vocab_size):
-    """Cut along T into chunks, along a leading axis; pad the last with what counts not.
-
-    Rows stay where they are: on a mesh each device has its part of every chunk.
-    """
+    """Cut along T into chunks, on a leading axis; pad the last with what counts not."""
     B, T = targets.shape
     on_cpu = jax.default_backend() == "cpu"
     limit = _CPU_BYTES if on_cpu else _ACCELERATOR_BYTES
