@@ -37,7 +37,12 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("processes")
 
 
-def start(folder, count, *words, devices=1, mesh=None) -> list[subprocess.Popen]:
+TRAIN = (str(ROOT / "scripts" / "train.py"),)
+
+
+def start(
+    folder, count, *words, program=TRAIN, devices=1, mesh=None
+) -> list[subprocess.Popen]:
     """Start the processes of a job that trains, or goes on training, in a folder."""
     run_dir = folder / "run"
     if not runs.is_run(run_dir):
@@ -61,7 +66,7 @@ def start(folder, count, *words, devices=1, mesh=None) -> list[subprocess.Popen]
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(count),
     }
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
+    command = [sys.executable, *program, *words]
     jobs = []
     for number in range(count):
         with (
@@ -73,8 +78,9 @@ def start(folder, count, *words, devices=1, mesh=None) -> list[subprocess.Popen]
     return jobs
 
 
-def finish(folder, count, **options) -> None:
-    jobs = start(folder, count, "--process.heartbeat_timeout", "200", **options)
+def finish(folder, count, *, heartbeat_timeout=200, **options) -> None:
+    words = ("--process.heartbeat_timeout", str(heartbeat_timeout))
+    jobs = start(folder, count, *words, **options)
     for number, job in enumerate(jobs):
         assert job.wait(200) == 0, (folder / f"errors {number}").read_text()
 
@@ -153,6 +159,32 @@ def test_a_killed_process_ends_the_other_and_the_job_goes_on_to_the_same_bits(
     kill_one(home / "killed", 2, victim=1)
     finish(home / "killed", 2)
     assert_same(home / "killed", two)
+
+
+# The first process takes long over the text, and over the hashes of a checkpoint.
+SLOW = """
+import sys, time
+import jax
+from jaxllm.cli import main
+from jaxllm.data import disk, token_store
+
+def slowly(function, is_slow, seconds):
+    def call(*args, **options):
+        if jax.process_index() == 0 and is_slow(*args):
+            time.sleep(seconds)
+        return function(*args, **options)
+    return call
+
+token_store.prepare = slowly(token_store.prepare, lambda *_: True, 40)
+last = ("24", "_CHECKPOINT_METADATA")
+disk.file_sha256 = slowly(disk.file_sha256, lambda path: path.parts[-2:] == last, 40)
+sys.exit(main.main(["train", *sys.argv[1:]]))
+"""
+
+
+def test_processes_wait_for_the_first_as_long_as_it_takes(two, home):
+    finish(home / "slow", 2, program=("-c", SLOW), heartbeat_timeout=20)
+    assert_same(home / "slow", two)
 
 
 @pytest.mark.parametrize("victim", [0, 1, 3])

@@ -2,19 +2,25 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed  # its barrier has no other name yet
 from jax.experimental import multihost_utils
 
 from jaxllm.config import ProcessConfig
 from jaxllm.errors import ConfigError, JaxllmError, ProcessLostError
 
 Result = TypeVar("Result")
+
+# Milliseconds that processes wait for each other: those of a year.
+_WITHOUT_END = 365 * 24 * 3600 * 1000
+_meetings = itertools.count()  # each needs a name of its own
 
 # Where launchers write the number of processes of a job. In Slurm it is that of the
 # step: the script that calls srun runs alone, though its job has many tasks.
@@ -140,9 +146,21 @@ def first_alone(work: Callable[[], Result]) -> Result:
     if jax.process_count() == 1:
         return work()
     first = [work()] if jax.process_index() == 0 else []
-    with explain_loss():
-        multihost_utils.sync_global_devices("first alone")
+    wait_for_all()
     return first[0] if first else work()
+
+
+def wait_for_all() -> None:
+    """Wait, however long it takes, until every process of the job has come here.
+
+    By the service that watches over the processes, which finds out if one dies: a
+    collective of the CPU gives up after 30 s.
+    """
+    if jax.process_count() == 1:
+        return
+    service: Any = distributed.global_state.client
+    with explain_loss():
+        service.wait_at_barrier(f"jaxllm {next(_meetings)}", _WITHOUT_END)
 
 
 def any_process(flag: bool) -> bool:

@@ -180,6 +180,8 @@ def _loop(
                 futures.wait([saving])
     if saving:
         saving.result()
+        # The first process finishes it; a process that leaves would end the job.
+        startup.wait_for_all()
         _forget_old(run)
     tell("end", {"seconds": speed.seconds_of(lap)})
     return Learned(state, stop, validation)
