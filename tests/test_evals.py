@@ -496,3 +496,20 @@ def test_grades_come_from_the_command_line(run, server, tmp_path):
     status, said = run("judge", answers, *words)
     assert status == 2
     assert "answer 1 must have a text 'response'" in said
+
+
+def test_answers_are_not_written_without_a_template_records_or_over_a_file(
+    run, tmp_path
+):
+    out = tmp_path / "answers.jsonl"
+    for words, message in (
+        ((), "answers need a template"),
+        (("--template", "phi_3"), "records must be given"),
+        (("--batch_size", 0), "batch_size must be >= 1"),
+    ):
+        status, said = run("answer", GOLDEN, "--out", out, *words)
+        assert status == 2
+        assert message in said
+    assert not out.exists()
+    out.write_text("mine")
+    assert "out must not be there yet" in run("answer", GOLDEN, "--out", out)[1]

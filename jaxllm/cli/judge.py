@@ -16,7 +16,7 @@ class Options(judge.Judge):
 
     answers: str
     """JSON, JSON lines or Parquet of records with instruction, input, output (the
-    reference) and response (what is graded)."""
+    reference) and response (what is graded), as `jaxllm answer` writes them."""
     out: str = "grades.jsonl"
     """File that grades are added to."""
     max_answers: int | None = None
