@@ -10,10 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from jaxllm.cli import answer
 from jaxllm.cli import main as command_line
 from jaxllm.config import GPTConfig, LoopConfig, OptimizerConfig, TokenizerConfig
 from jaxllm.data import instructions, templates
 from jaxllm.errors import ConfigError, DataError
+from jaxllm.evals import judge
 from jaxllm.finetuning import instruction, kinds, lora, opening, peft, run
 from jaxllm.finetuning.config import (
     BaseConfig,
@@ -234,6 +236,47 @@ def test_generate_and_chat_ask_by_the_runs_template(assistant, capsys, monkeypat
     assert command_line.main(["chat", cfg.run_dir, *ask]) == 0
     said = capsys.readouterr().out
     assert said.startswith("> " + answer)
+
+
+def test_records_are_answered_as_generate_says_and_a_judge_reads_them(
+    assistant, tmp_path, capsys, monkeypatch
+):
+    cfg, _ = assistant
+    ask = ["--temperature", "0", "--max_new_tokens", "8"]
+    command_line.main(["generate", cfg.run_dir, "--prompt", "Add 1 and 1.", *ask])
+    said = capsys.readouterr().out
+    rows = [{"instruction": "Add 1 and 1.", "output": "2"}]
+    rows += [{"instruction": "Add. " * 64, "output": "0"}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    out = tmp_path / "new" / "answers.jsonl"
+    words = ["--records", str(tmp_path / "rows.json"), "--out", str(out)]
+    assert command_line.main(["answer", cfg.run_dir, *words, *ask[2:]]) == 0
+    assert "1 of 2 records are left out" in capsys.readouterr().err
+    (line,) = map(json.loads, out.read_text().splitlines())
+    assert line == rows[0] | {"response": said[:-1]}
+    monkeypatch.setattr(judge, "ask", lambda *_, **__: "50")
+    assert command_line.main(["judge", str(out), "--out", str(tmp_path / "g")]) == 0
+    assert "graded 1 answers" in capsys.readouterr().out
+
+
+def test_a_run_answers_the_records_that_it_has_held_out(assistant, preferring):
+    for cfg, _ in (assistant, preferring):
+        found = answer.find_records(answer.Options(run=cfg.run_dir))
+        split = kinds.KINDS["instruct"].read(cfg)[1]
+        assert found == split.test
+        assert len(found) == 16
+
+
+def test_a_judge_reads_what_a_record_of_any_template_says():
+    messages = [
+        {"role": "user", "content": "Add 1 and 1."},
+        {"role": "assistant", "content": "2"},
+    ]
+    shown = answer.show_record({"messages": messages}, templates.CHAT, 1)
+    assert "Add 1 and 1." in shown["instruction"]
+    assert shown["output"] == "2"
+    with pytest.raises(DataError, match=r"^record 7: .*'output'"):
+        answer.show_record({"instruction": "Add."}, templates.ALPACA, 7)
 
 
 # What is refused, each in one line.

@@ -65,6 +65,23 @@ def test_ids_without_a_token_are_not_drawn_and_can_be_shown(run, tmp_path):
     assert max(ids) < 256
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--revision", "main"), "is a run; leave 'main' out"),
+        (("--text", "a.txt"), "text is for a dtype that rounds, got float32"),
+        (("--text", "a.txt", "--dtype", "int8"), "a classifier writes no text"),
+        (("--to", "peft", "--dtype", "int8"), "leave dtype and add_qkv_bias"),
+        (("--to", "peft", "--add_qkv_bias"), "leave dtype and add_qkv_bias"),
+    ],
+)
+def test_what_converting_would_leave_unread_is_refused(run, tmp_path, words, message):
+    (tmp_path / "config.yaml").write_text("task: classify")
+    status, said = run("convert", tmp_path, tmp_path / "out", *words)
+    assert status == 2
+    assert message in said
+
+
 def test_a_run_is_not_written_over_another(run, tmp_path):
     run("convert", GOLDEN / "openai", tmp_path / "run")
     status, said = run("convert", GOLDEN / "openai", tmp_path / "run")

@@ -1,6 +1,8 @@
 """Likelihoods are the model's alone; a judge is asked once, and with patience."""
 
+import dataclasses
 import http.server
+import importlib.util
 import json
 import math
 import pathlib
@@ -14,9 +16,10 @@ import numpy as np
 import pytest
 from small_models import CFG, logits_of, random_params
 
-from jaxllm.data import tokenizers
+from jaxllm.data import bpe, tokenizers
 from jaxllm.errors import ConfigError, DataError
 from jaxllm.evals import choices, judge, scoring
+from jaxllm.inference import generate
 from jaxllm.models import gpt
 from jaxllm.pretrained import load
 
@@ -30,8 +33,9 @@ ANSWERS = [
 def log_likelihood(params, context, continuation):
     """The definition: one pass over one text, one log-softmax at a time."""
     ids = [*context, *continuation][-CFG.context_length - 1 :]
-    rows = jax.nn.log_softmax(logits_of(params, ids[:-1]))[-len(continuation) :]
-    return float(sum(row[token] for row, token in zip(rows, continuation, strict=True)))
+    rows = np.asarray(logits_of(params, ids[:-1]))[-len(continuation) :]
+    scored = zip(rows, continuation, strict=True)
+    return sum(row[token] - np.log(np.exp(row).sum()) for row, token in scored)
 
 
 def test_a_pair_scores_as_it_does_alone_whatever_is_beside_it():
@@ -138,6 +142,46 @@ def test_the_harness_gets_answers_up_to_a_stop_string():
     assert cut == whole[: whole.index(stop)]
 
 
+@pytest.fixture
+def stand_in(monkeypatch):
+    """What of the harness our model is made of, where the harness is not there."""
+    if importlib.util.find_spec("lm_eval") is None:
+        for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules["lm_eval.api.model"].LM = object
+
+
+@pytest.mark.parametrize(
+    ("prompt", "how", "read", "new"),
+    [
+        ("a" * 100, {}, 32, 32),
+        ("a" * 10, {}, 10, 54),
+        ("a" * 100, {"max_gen_toks": 8}, 56, 8),
+        ("", {"max_gen_toks": 8, "until": None}, 1, 8),
+    ],
+)
+def test_the_harness_gets_answers_to_prompts_that_are_read(
+    stand_in, monkeypatch, prompt, how, read, new
+):
+    """A task that does not say how much it wants leaves the prompt half of the room."""
+    from jaxllm.evals import harness
+
+    asked = []
+
+    def stream(params, prompts, cfg, *, max_new_tokens, **_):
+        asked.append((len(prompts[0]), max_new_tokens))
+        return iter(())
+
+    monkeypatch.setattr(generate, "stream", stream)
+    tokenizer = tokenizers.BPETokenizer(
+        ranks=bpe.learn_ranks({}, 256), special_tokens={"<|endoftext|>": 256}
+    )
+    cfg = dataclasses.replace(CFG, vocab_size=257, context_length=64)
+    model = harness.HarnessModel({}, cfg, tokenizer)
+    assert model.generate_until(requests((prompt, how))) == [""]
+    assert asked == [(read, new)]
+
+
 @pytest.mark.long
 def test_the_harness_runs_a_task_of_local_data(run, tmp_path, monkeypatch):
     pytest.importorskip("lm_eval", reason="the harness is an extra: jaxllm[eval]")
@@ -184,13 +228,25 @@ def test_a_question_that_is_none_is_named(tmp_path, record, message):
     assert message in str(error.value)
 
 
-def test_questions_are_answered_from_the_command_line(run, tmp_path):
+def test_questions_are_answered_from_the_command_line(run, tmp_path, monkeypatch):
     path = tmp_path / "questions.json"
     record = {"prompt": "The cat", "choices": [" sat", " ate"], "answer": " ate"}
     path.write_text(json.dumps([record, record | {"answer": 0}]))
-    status, said = run("evaluate", GOLDEN, "--choices", path)
+    asked, choose = [], choices.choose
+
+    def seen(params, *rest, **how):
+        asked.append(params["blocks"]["mlp"]["up"]["kernel"])
+        return choose(params, *rest, **how)
+
+    monkeypatch.setattr(choices, "choose", seen)
+    status, said = run("evaluate", GOLDEN, "--choices", path, "--weights", "bfloat16")
     assert status == 0
     assert "50.00% of 2 questions" in said
+    # In float32 these are numbers that bfloat16 holds.
+    np.testing.assert_array_equal(asked[0], asked[0].astype(jnp.bfloat16))
+    status, said = run("evaluate", GOLDEN, "--choices", path, "--text", path)
+    assert status == 2
+    assert "give a text or choices, got both" in said
 
 
 @pytest.mark.parametrize("words", [(), ("--choices", "questions.json")])
@@ -212,7 +268,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         reply = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(reply if status == 200 else b"no")
+        self.wfile.write(reply if status == 200 else content.encode())
 
     def log_message(self, *_):
         pass
@@ -222,7 +278,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server():
     with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
         server.asked, server.answers = [], []
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
@@ -240,7 +296,7 @@ def test_a_judge_is_asked_for_each_answer_once_also_after_a_break(
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     out = tmp_path / "grades.jsonl"
     server.answers = [(200, "90"), (400, "")]
-    with pytest.raises(DataError, match="400"):
+    with pytest.raises(DataError, match=r"400 Bad Request$"):
         list(judge.judge_answers(judge_at(server), ANSWERS, out))
     with open(out, "a") as file:
         file.write('{"key": "cut sh')
@@ -251,10 +307,82 @@ def test_a_judge_is_asked_for_each_answer_once_also_after_a_break(
     assert len(server.asked) == 4
     path, body, headers = server.asked[0]
     assert path == "/v1/chat/completions"
+    assert body["temperature"] == 0
     assert headers["Authorization"] == "Bearer secret"
     assert "1 + 1" in body["messages"][0]["content"]
     figures = judge.report(lines)
     assert (figures["graded"], figures["missing"], figures["mean"]) == (2, 1, 80)
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("85", 85),
+        ("85.0", 85),
+        ("**85** %", 85),
+        ("I'd say 40 of 100: **40**", 40),
+        ("I grade it 90/100 because it has 3 errors.", 90),
+        ("Score: 85. The student missed 2 points.", 85),
+        ("**Score:** 85\n\n1. correct\n2. short", 85),
+        ("The grade would be 70, not 100.", 70),
+        ('{"rating": 0}', 0),
+        ("<think>50 or 100?</think>\n\n85", 85),
+        ("50 or 100?</think>85", 85),
+        # What is not of 100, not whole, not one, or not said.
+        ("7/10", None),
+        ("5/5", None),
+        ("9 out of 10", None),
+        ("Score: 4/5", None),
+        ("Score (0-100): good", None),
+        ("Score: 1,000", None),
+        ("85.5", None),
+        ("-5", None),
+        ("150/100", None),
+        ("9" * 5000, None),
+        ("style 90/100, matter 70/100", None),
+        ("The student missed 2 points.", None),
+        ("<think>I would say 50 or 100", None),
+    ],
+)
+def test_a_grade_is_a_number_of_100_and_never_guessed(reply, score):
+    assert judge.score_in(reply) == score
+
+
+@pytest.mark.parametrize("content", [None, " \n", [{"type": "text", "text": "5"}]])
+def test_an_empty_reply_is_not_written_down_and_asked_for_again(
+    server, tmp_path, content
+):
+    out = tmp_path / "new" / "grades.jsonl"
+    server.answers = [(200, "10"), (200, content), (200, "20")]
+    lines = list(judge.judge_answers(judge_at(server), ANSWERS, out))
+    assert [line["score"] for line in lines] == [10, None, 20]
+    assert lines[1]["reply"] is None
+    server.answers = [(200, "30")]
+    lines = list(judge.judge_answers(judge_at(server), ANSWERS, out))
+    assert [line["score"] for line in lines] == [10, 30, 20]
+
+
+def test_answers_are_asked_about_at_once_and_each_once(tmp_path, monkeypatch):
+    out, together = tmp_path / "grades.jsonl", threading.Barrier(3, timeout=10)
+    asked = []
+
+    def ask(judge, prompt, *, wait):
+        asked.append(prompt)
+        together.wait()
+        if "11" in prompt:
+            raise DataError("the server has gone")
+        return "20" if "two" in prompt else "10"
+
+    monkeypatch.setattr(judge, "ask", ask)
+    answers = [*ANSWERS[:2], ANSWERS[0], ANSWERS[2]]
+    with pytest.raises(DataError, match="has gone"):
+        list(judge.judge_answers(judge.Judge(workers=3), answers, out))
+    assert len(asked) == 3
+    monkeypatch.setattr(judge, "ask", lambda *_, **__: "30")
+    lines = list(judge.judge_answers(judge.Judge(workers=3), answers, out))
+    assert [line["score"] for line in lines] == [10, 20, 10, 30]
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert sorted(line["number"] for line in written) == [1, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -285,6 +413,25 @@ def test_a_busy_judge_is_asked_again_and_again(server):
     server.answers = 3 * [(503, "")]
     with pytest.raises(DataError, match="503"):
         judge.ask(judge_at(server, retries=2), "?", wait=waits.append)
+
+
+def test_a_server_that_refuses_says_why(server):
+    why = '{"error": "temperature must be 1"}'
+    server.answers = [(400, why + "." * 500), (200, "5")]
+    with pytest.raises(DataError, match=r"400 Bad Request .*must be 1") as caught:
+        judge.ask(judge_at(server), "?")
+    assert len(str(caught.value)) < 300
+    assert judge.ask(judge_at(server, temperature=None), "?") == "5"
+    assert "temperature" not in server.asked[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"workers": 0}, "workers must be >= 1"), ({"temperature": -1}, "must be >= 0")],
+)
+def test_a_judge_that_cannot_be_asked_is_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        judge.Judge(**setting)
 
 
 def test_an_answer_that_is_no_chat_completion_is_shown(server, monkeypatch):
@@ -337,14 +484,32 @@ def answer_nonsense(handler):
 def test_grades_come_from_the_command_line(run, server, tmp_path):
     answers = tmp_path / "answers.json"
     answers.write_text(json.dumps(ANSWERS))
-    server.answers = [(200, "10"), (200, "20"), (200, "x")]
+    server.answers = [(200, "10"), (200, None), (200, "x")]
     url = f"http://127.0.0.1:{server.server_port}/v1"
     words = ("--url", url, "--model", "m", "--out", tmp_path / "g.jsonl")
     status, said = run("judge", answers, *words)
     assert status == 0
-    assert "mean       15.00 of 100" in said
+    assert "mean       10.00 of 100" in said
     assert "1 replies had no grade" in said
+    assert "1 replies were empty" in said
     answers.write_text(json.dumps([{"instruction": "a", "output": "b"}]))
     status, said = run("judge", answers, *words)
     assert status == 2
     assert "answer 1 must have a text 'response'" in said
+
+
+def test_answers_are_not_written_without_a_template_records_or_over_a_file(
+    run, tmp_path
+):
+    out = tmp_path / "answers.jsonl"
+    for words, message in (
+        ((), "answers need a template"),
+        (("--template", "phi_3"), "records must be given"),
+        (("--batch_size", 0), "batch_size must be >= 1"),
+    ):
+        status, said = run("answer", GOLDEN, "--out", out, *words)
+        assert status == 2
+        assert message in said
+    assert not out.exists()
+    out.write_text("mine")
+    assert "out must not be there yet" in run("answer", GOLDEN, "--out", out)[1]

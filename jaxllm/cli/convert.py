@@ -42,6 +42,19 @@ class Options:
     """Whether a model without biases of query, key and value gets some, all zero:
     GPT-2 has them."""
 
+    def __post_init__(self) -> None:
+        if self.text is not None and not self.rounds:
+            raise ConfigError(
+                "text is for a dtype that rounds, got float32: leave text, or give one"
+            )
+        if self.to == "peft" and (self.rounds or self.add_qkv_bias):
+            raise ConfigError("an adapter stays as it is: leave dtype and add_qkv_bias")
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the numbers that are written are not those that were read."""
+        return self.dtype != "float32"
+
 
 def main(argv: list[str]) -> int:
     """Read a model in one form, and write it in another."""
@@ -51,15 +64,19 @@ def main(argv: list[str]) -> int:
     from jaxllm.training import runs
 
     from_run = runs.is_run(options.source)
+    if from_run and options.revision is not None:
+        raise ConfigError(
+            f"a revision is for a model on the hub, {options.source} is a run; leave "
+            f"{options.revision!r} out"
+        )
     to = options.to
     if to == "peft":
         return write_adapter(options)
-    rounds = options.dtype != "float32"
     if to == "other":
-        to = "huggingface" if from_run or rounds else "run"
+        to = "huggingface" if from_run or options.rounds else "run"
     if to == "huggingface" and write_classifier(options):
         return 0
-    if to == "run" and rounds:
+    if to == "run" and options.rounds:
         raise ConfigError(
             f"a run keeps float32, got dtype {options.dtype}: leave it, or write a "
             "Hugging Face folder with --to huggingface"
@@ -81,7 +98,7 @@ def main(argv: list[str]) -> int:
     form = {"run": "a run", "huggingface": "a Hugging Face folder"}[to]
     size = console.count(sum(leaf.size for leaf in _leaves(params)))
     print(f"{options.folder}: {form} of {size} parameters, from {options.source}")
-    if rounds:
+    if options.rounds:
         print(_cost(params, cfg, tokenizer, options))
     return 0
 
@@ -120,6 +137,8 @@ def write_classifier(options: Options) -> bool:
     cfg = opening.read_classifier(options.source)
     if cfg is None:
         return False
+    if options.text is not None:
+        raise ConfigError("a classifier writes no text: leave text out")
     wanted = {"pooling": "last", "read_padding": False, "causal": True}
     for name, value in wanted.items():
         if (got := getattr(cfg.classify, name)) != value:

@@ -28,9 +28,12 @@ class Options(ModelOptions):
     batch_size: int = 16
     """Windows, or choices, that go through the model at once."""
     weights: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Round the matrices as generate does, and say what it costs in perplexity."""
+    """Round the matrices as generate does; of a text, say what it costs in
+    perplexity."""
 
     def __post_init__(self) -> None:
+        if self.text is not None and self.choices is not None:
+            raise ConfigError("give a text or choices, got both")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be >= 1, got {self.batch_size}")
 
@@ -43,13 +46,14 @@ def main(argv: list[str]) -> int:
     from jaxllm.training import evaluation
 
     params, cfg, tokenizer = model.load(options.run, options.checkpoint)
+    rounded = weights.rounded_params(params, options.weights)
     if options.choices is not None:
         return _print_choices(
-            options.choices, options.batch_size, params, cfg, tokenizer
+            options.choices, options.batch_size, rounded, cfg, tokenizer
         )
     ids = model.text_ids(options.run, tokenizer, options.text, options.text_column)
     text = cfg, tokenizer, ids, options.batch_size
-    figures = measure(weights.rounded_params(params, options.weights), *text)
+    figures = measure(rounded, *text)
     print(f"loss             {figures['validation_loss']:.4f} nats per token")
     print(f"perplexity       {figures['perplexity']:,.2f}")
     print(f"bits per byte    {figures['bits_per_byte']:.4f}")

@@ -16,7 +16,7 @@ class Options(judge.Judge):
 
     answers: str
     """JSON, JSON lines or Parquet of records with instruction, input, output (the
-    reference) and response (what is graded)."""
+    reference) and response (what is graded), as `jaxllm answer` writes them."""
     out: str = "grades.jsonl"
     """File that grades are added to."""
     max_answers: int | None = None
@@ -35,6 +35,9 @@ def main(argv: list[str]) -> int:
     print(f"mean       {figures['mean']:.2f} of 100")
     print(f"median     {figures['median']:.1f}")
     print(f"deviation  {figures['deviation']:.2f}")
-    if figures["missing"]:
-        print(f"{figures['missing']:,} replies had no grade in them")
+    silent = sum(line["reply"] is None for line in lines)
+    if figures["missing"] > silent:
+        print(f"{figures['missing'] - silent:,} replies had no grade in them")
+    if silent:
+        print(f"{silent:,} replies were empty: they are asked for again the next time")
     return 0

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "pretrain a model from a config, or resume a run",
     "evaluate": "measure loss, perplexity and bits per byte",
     "lm_eval": "run EleutherAI's lm-evaluation-harness",
+    "answer": "answer records of instructions, for a judge",
     "judge": "let another model grade answers",
     "generate": "complete a prompt",
     "chat": "talk with a model in the terminal",

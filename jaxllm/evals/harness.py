@@ -12,7 +12,7 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from jaxllm.config import GPTConfig
-from jaxllm.data import tokenizers
+from jaxllm.data import conversations, tokenizers
 from jaxllm.errors import DataError
 from jaxllm.evals import scoring
 from jaxllm.inference import generate, sampling, text
@@ -80,19 +80,19 @@ class HarnessModel(LM):
         if how.get("do_sample") or how.get("temperature"):
             raise DataError("answers are greedy here: a task must not ask for sampling")
         wanted = int(how.get("max_gen_toks", _MAX_NEW_TOKENS))
-        wanted = min(wanted, cfg.context_length - 1)
-        ids = tokenizer.encode(prompt, allow_special=True).tolist()
         end = tokenizer.end_of_text
         assert end is not None
+        ids = tokenizer.encode(prompt, allow_special=True).tolist() or [end]
+        ids = ids[-conversations.split_context(cfg.context_length, wanted) :]
         pieces = generate.stream(
             params,
-            [ids[-(cfg.context_length - wanted) :] or [end]],
+            [ids],
             cfg,
-            max_new_tokens=wanted,
+            max_new_tokens=min(wanted, cfg.context_length - len(ids)),
             sampling=self._greedy,
             stop_tokens=(end,),
         )
         tokens = (token for (row,) in pieces for token in row.tolist())
-        until = how.get("until", ())
+        until = how.get("until") or ()
         stops = (until,) if isinstance(until, str) else tuple(filter(None, until))
         return "".join(text.text_of(tokens, tokenizer, stops=stops))

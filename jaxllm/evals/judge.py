@@ -5,6 +5,7 @@ or OpenAI's own. What it has said is written down at once, so that nothing is as
 twice when a judgement is broken off and begun again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import http.client
@@ -13,11 +14,13 @@ import os
 import pathlib
 import re
 import statistics
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from jaxllm.data import disk, records
@@ -28,7 +31,19 @@ _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 
 # What a line of ours begins with, and what it must have to be taken for one.
 _BEGINNING = b'{"key": "'
-_NEEDED = {"key", "score"}
+_NEEDED = {"key", "reply", "score"}
+
+# A whole number, and what must not follow one that is a grade by itself: the rest of a
+# fraction, or of a range.
+_NUMBER = r"(?<![\d.,/-])(\d{1,3})(?:\.0+)?"
+_ALONE = rf"{_NUMBER}(?![.,]?\d|\s*(?:/|-|–|to\b|(?:out )?of\b)\s*\d)"
+
+# How a grade is written, the surest first.
+_GRADES = (
+    rf"{_NUMBER}\s*(?:/|(?:out )?of)\s*100\b",
+    rf"\b(?:score|grade|rating)\b(?:[^\w\n]|\b(?:is|of|it|would|be)\b)*{_ALONE}",
+    rf"\A\W*{_ALONE}\W*\Z",
+)
 
 PROMPT = """\
 Below are an instruction, a reference answer, and the answer of a student.
@@ -66,6 +81,11 @@ class Judge:
     """Seconds to wait for an answer."""
     retries: int = 4
     """Further attempts where the server is busy or gone, after 1, 2, 4, ... seconds."""
+    temperature: float | None = 0.0
+    """Temperature that the server is asked for; null leaves it to the server, where a
+    model takes no other."""
+    workers: int = 1
+    """Answers that are asked about at once."""
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -85,12 +105,20 @@ class Judge:
             raise ConfigError(f"timeout must be > 0, got {self.timeout}")
         if self.retries < 0:
             raise ConfigError(f"retries must be >= 0, got {self.retries}")
+        if self.temperature is not None and self.temperature < 0:
+            raise ConfigError(f"temperature must be >= 0, got {self.temperature}")
+        if self.workers < 1:
+            raise ConfigError(f"workers must be >= 1, got {self.workers}")
 
 
 def ask(
     judge: Judge, prompt: str, *, wait: Callable[[float], None] = time.sleep
-) -> str:
+) -> str | None:
     """Ask once and return what is said, with patience for what may pass.
+
+    Returns:
+      a text; None where there is none, as of a model that refuses, or that has spent
+      its tokens on thoughts.
 
     Raises:
       DataError: the server refuses, answers with something else, or is not there after
@@ -100,9 +128,10 @@ def ask(
     body = {
         "model": judge.model,
         "messages": [{"role": "user", "content": prompt}],
-        "temperature": 0,
         "seed": 0,
     }
+    if judge.temperature is not None:
+        body["temperature"] = judge.temperature
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get(judge.key_variable):
         headers["Authorization"] = f"Bearer {key}"
@@ -116,7 +145,7 @@ def ask(
             with urllib.request.urlopen(request, timeout=judge.timeout) as reply:
                 said = json.loads(reply.read())
         except urllib.error.HTTPError as error:
-            reason = f"{error.code} {error.reason}"
+            reason = f"{error.code} {error.reason} {_beginning(error)}".rstrip()
             if error.code not in _PASSING:
                 break
         except http.client.InvalidURL as error:
@@ -129,30 +158,42 @@ def ask(
     raise DataError(f"{address} gives no answer: {reason}")
 
 
-def _content(reply: Any, address: str) -> str:
+def _beginning(error: urllib.error.HTTPError) -> str:
+    """Read why a server refuses, as far as it says so."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return error.read().decode(errors="replace")[:200]
+    return ""
+
+
+def _content(reply: Any, address: str) -> str | None:
     try:
-        return str(reply["choices"][0]["message"]["content"])
+        content = reply["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError):
         raise DataError(
             f"{address} must answer with choices and a message, got {str(reply)[:80]}"
         ) from None
+    return content if isinstance(content, str) and content.strip() else None
 
 
 def score_in(reply: str) -> int | None:
-    """Find the grade in what a judge says: the last whole number of 0 to 100.
+    """Find the grade, a whole number of 0 to 100, in what a judge says.
 
-    What it thinks aloud before, between tags, is no grade. None where there is no such
-    number.
+    That is a number of 100; or else one behind "score", "grade" or "rating"; or else
+    the whole reply. None where there is no such number, or several that differ. What a
+    judge thinks aloud before, between tags, is no grade.
 
-    >>> score_in("85"), score_in("I'd say 40 of 100: **40**"), score_in("Good!")
+    >>> score_in("85"), score_in("Score: 40. It has 2 mistakes."), score_in("7/10")
     (85, 40, None)
     >>> score_in("<think>Is it 100?</think> 20/100")
     20
     """
-    said = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL)
-    said = re.sub(r"(/|out of|of)\s*100\b", "", said)
-    numbers = [int(n) for n in re.findall(r"(?<![\d.])\d+(?![\d]|\.\d)", said)]
-    return next((n for n in reversed(numbers) if n <= 100), None)
+    said = reply.rpartition("</think>")[2]
+    if "<think>" in said:
+        return None
+    for form in _GRADES:
+        if found := {int(n) for n in re.findall(form, said, re.IGNORECASE)}:
+            return max(found) if len(found) == 1 and max(found) <= 100 else None
+    return None
 
 
 def judge_answers(
@@ -162,35 +203,56 @@ def judge_answers(
     *,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[dict[str, Any]]:
-    """Let a judge grade answers that have no grade yet, one after the other.
+    """Let a judge grade answers that have no grade yet.
 
     Args:
       answers: records of instruction, input (may lack), output, which is the reference,
         and response, which is graded.
-      out: JSON lines, one for each answer: what was asked and said, and the score, null
-        where none was found. What is there already is not asked again.
+      out: JSON lines, one for each reply, in the order in which they come: what was
+        asked and said, and the score, null where none was found. What is there already
+        is not asked again.
 
     Yields:
-      the line of each answer, also of those that were there.
+      the line of each answer in turn, also of those that were there; and of those that
+      got no reply, which are asked about again the next time.
     """
     path = pathlib.Path(out)
     known = {line["key"]: line for line in _lines(path)}
-    for number, answer in enumerate(answers, 1):
-        prompt = _prompt(answer, number)
-        key = hashlib.sha256(f"{judge.model}\n{prompt}".encode()).hexdigest()[:16]
-        if key not in known:
-            reply = ask(judge, prompt, wait=wait)
-            known[key] = {
-                "key": key,
-                "number": number,
-                "model": judge.model,
-                "response": answer["response"],
-                "reply": reply,
-                "score": score_in(reply),
-            }
-            with disk.explain_refusal("write", path), open(path, "a") as file:
-                file.write(json.dumps(known[key]) + "\n")
-        yield known[key]
+    prompts = [_prompt(answer, number) for number, answer in enumerate(answers, 1)]
+    keys = [
+        hashlib.sha256(f"{judge.model}\n{prompt}".encode()).hexdigest()[:16]
+        for prompt in prompts
+    ]
+    with disk.explain_refusal("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    writing = threading.Lock()
+
+    def grade(place: int) -> dict[str, Any]:
+        reply = ask(judge, prompts[place], wait=wait)
+        line = {
+            "key": keys[place],
+            "number": place + 1,
+            "model": judge.model,
+            "response": answers[place]["response"],
+            "reply": reply,
+            "score": None if reply is None else score_in(reply),
+        }
+        if reply is not None:
+            with writing, disk.explain_refusal("write", path), open(path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        return line
+
+    # Of equal answers the first one is asked about.
+    places = [keys.index(key) for key in dict.fromkeys(keys) if key not in known]
+    # The threads of this pool are daemons: Ctrl-C does not wait for what they ask.
+    with ThreadPool(judge.workers) as pool:
+        # One at a time, nothing is asked before it is wanted, or after a refusal.
+        ask_all = map if judge.workers == 1 else pool.imap
+        graded = ask_all(grade, places)
+        for key in keys:
+            if key not in known:
+                known[key] = next(graded)
+            yield known[key]
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
