@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -198,7 +201,7 @@ def test_resumption_is_exact_where_chunks_are_smaller_than_an_epoch(monkeypatch)
     test_resumed_batches_equal_uninterrupted_ones()
 
 
-def test_worker_processes_give_the_same_batches_and_resume(monkeypatch):
+def test_worker_processes_give_the_same_batches_whatever_signals_come(monkeypatch):
     monkeypatch.setattr(batches, "CHUNK_TOKENS", 50)  # two batches at a time
     cfg = DataConfig(batch_size=4, drop_last=False)
     whole = _all(IDS, 4, cfg, epochs=2)
@@ -207,9 +210,15 @@ def test_worker_processes_give_the_same_batches_and_resume(monkeypatch):
         begun = list(itertools.islice(iterator, 5))
         state = iterator.state()
     assert all(map(_equal, begun, whole))
+    before = multiprocessing.active_children()
     with batches.training_batches(IDS, 4, with_workers, epochs=2) as iterator:
         iterator.restore(state)
-        rest = list(iterator)
+        rest = [next(iterator)]
+        # As a terminal and a scheduler send them, to the workers of a run, too.
+        for worker in set(multiprocessing.active_children()) - set(before):
+            os.kill(worker.pid, signal.SIGINT)
+            os.kill(worker.pid, signal.SIGTERM)
+        rest += iterator
     assert len(begun) + len(rest) == len(whole)
     assert all(map(_equal, begun + rest, whole))
 

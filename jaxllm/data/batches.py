@@ -5,6 +5,7 @@ time: one gather for a chunk costs less than one per window.
 """
 
 import functools
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -218,7 +219,17 @@ def _chunk_reader(tokens: Any, plan: BatchPlan, start: int, workers: int) -> Any
     processes = grain.MultiprocessingOptions(
         num_workers=workers, per_worker_buffer_size=2
     )
-    return iter(chunks.to_iter_dataset(alone).mp_prefetch(processes))
+    ahead = chunks.to_iter_dataset(alone).mp_prefetch(processes, _leave_signals)
+    return iter(ahead)
+
+
+def _leave_signals(worker: int, workers: int) -> None:
+    """Read on where a whole group of processes is told to stop.
+
+    The run ends itself, after its step and with a checkpoint, and needs batches so far.
+    """
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.SIG_IGN)
 
 
 def _read_chunk(
