@@ -213,7 +213,7 @@ def test_worker_processes_give_the_same_batches_whatever_signals_come(monkeypatc
     before = multiprocessing.active_children()
     with batches.training_batches(IDS, 4, with_workers, epochs=2) as iterator:
         iterator.restore(state)
-        rest = [next(iterator)]
+        rest = list(itertools.islice(iterator, 4))  # some of each worker
         # As a terminal and a scheduler send them, to the workers of a run, too.
         for worker in set(multiprocessing.active_children()) - set(before):
             os.kill(worker.pid, signal.SIGINT)
