@@ -112,6 +112,7 @@ def test_a_gpts_own_tokens_and_texts_are_asked(run):
     [
         (("similar", "kings"), "got 'kings'; did you mean 'king'?"),
         (("similar",), "words must be given"),
+        (("similar", "king", "--limit", -1), "limit must be >= 1, got -1"),
         (("evaluate",), "analogies or similarities must be given"),
         (("plot", "--words", "king", "man"), "at least 3 words"),
         (("plot", "--out", "a.bmp"), "must end in .png, .svg or .pdf"),

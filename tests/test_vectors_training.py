@@ -110,6 +110,39 @@ def test_vectors_that_diverge_in_the_last_chunk_are_not_kept(cfg, tmp_path):
     assert not (tmp_path / "run" / "checkpoint.npz").exists()
 
 
+@pytest.fixture
+def few_words(tmp_path):
+    """A config for a text of 20 words in groups of four, in a single chunk."""
+    rng = np.random.default_rng(0)
+    groups = np.arange(20).reshape(5, 4)[rng.integers(5, size=4000)]
+    groups = rng.permuted(groups, axis=1)
+    (tmp_path / "few.txt").write_text(" ".join(f"w{n}" for n in groups.ravel()))
+    return Word2VecConfig(
+        run_dir=str(tmp_path / "few"),
+        corpus=str(tmp_path / "few.txt"),
+        emb_dim=9,
+        subsample=0,
+        epochs=1,
+    )
+
+
+def test_few_words_are_learned_in_small_updates(few_words):
+    result = training.train(few_words)
+    rows = np.asarray(result.tables.inputs)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    near = np.argsort(rows @ rows[result.words.index("w0")])[-4:]
+    assert {result.words[n] for n in near} == {"w0", "w1", "w2", "w3"}
+    assert runs.read_config(few_words.run_dir, Word2VecConfig).batch_size == 32
+
+
+def test_vectors_worse_than_none_are_not_kept(few_words, tmp_path):
+    # They are finite, and the loss before the only chunk is that of a start.
+    plan = dataclasses.replace(few_words, batch_size=1024)
+    with pytest.raises(DivergenceError, match=r"must fall from 4\.16"):
+        training.train(plan)
+    assert not (tmp_path / "few" / "checkpoint.npz").exists()
+
+
 def test_a_run_that_was_killed_notes_each_chunk_once(cfg, tmp_path):
     def kill_at(chunk):
         def on_event(kind, record):
@@ -142,6 +175,29 @@ def test_a_run_is_not_written_over(cfg):
         training.train(cfg)
 
 
+@pytest.mark.parametrize("name", [runs.CONFIG, runs.METRICS])
+def test_a_run_of_another_kind_is_not_written_over(cfg, tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("of a GPT")
+    with pytest.raises(ConfigError, match="without a run"):
+        training.train(cfg)
+    (found,) = (tmp_path / "run").iterdir()
+    assert found.read_text() == "of a GPT"
+
+
+def test_an_attempt_without_a_checkpoint_is_begun_again(cfg, tmp_path):
+    def kill(kind, record):
+        if kind == "train":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(cfg, on_event=kill)
+    assert len(runs.read_metrics(cfg.run_dir)) == 1
+    training.train(dataclasses.replace(cfg, epochs=1, window=2))
+    chunks = [record["chunk"] for record in runs.read_metrics(cfg.run_dir)]
+    assert chunks == list(range(1, len(chunks) + 1))
+
+
 def test_a_run_goes_on_with_its_own_config_only(cfg):
     training.train(dataclasses.replace(cfg, epochs=1))
     with pytest.raises(ConfigError, match="window must be as in the run"):
@@ -172,7 +228,9 @@ def test_a_text_without_words_is_an_error(cfg, tmp_path):
     [
         ({"window": 0}, "window must be >= 1"),
         ({"batch_size": 100}, "multiple of block_size"),
-        ({"chunk_size": 10}, "chunk_size must be >= batch_size"),
+        ({"batch_size": 0}, "multiple of block_size"),
+        ({"batch_size": 64, "chunk_size": 32}, "chunk_size must be >= batch_size 64"),
+        ({"chunk_size": 10}, "chunk_size must be >= block_size 16"),
         ({"pattern": "("}, "regular expression"),
         ({"learning_rate": 0.0}, "learning_rate must be > 0"),
         ({"subsample": -1.0}, "subsample must be >= 0"),

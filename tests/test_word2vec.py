@@ -42,8 +42,8 @@ def nth(drawn, n):
 def test_a_step_is_the_gradient_of_the_loss(algorithm):
     cfg, tables = small_config(algorithm), random_tables()
     block = nth(random_blocks(cfg)[0], 0)
-    gradient = jax.grad(word2vec.loss)(tables, block, cfg)
-    after = word2vec.update(tables, block, cfg)
+    gradient = jax.jit(jax.grad(word2vec.loss), static_argnums=2)(tables, block, cfg)
+    after = jax.jit(word2vec.update, static_argnums=2)(tables, block, cfg)
     for new, old, slope in zip(after, tables, gradient, strict=True):
         np.testing.assert_allclose(new, old - 0.1 * slope, rtol=1e-5, atol=1e-5)
 
@@ -76,7 +76,8 @@ def test_the_loss_is_the_papers_pair_by_pair(algorithm):
     assert n_updates == 1
     block = nth(drawn, 0)
     expected = brute_force_loss(tables, text, block, 4, cfg)
-    assert float(word2vec.loss(tables, block, cfg)) == pytest.approx(expected, 1e-5)
+    found = jax.jit(word2vec.loss, static_argnums=2)(tables, block, cfg)
+    assert float(found) == pytest.approx(expected, 1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -87,8 +88,9 @@ def test_a_compiled_chunk_is_its_updates_one_after_the_other(algorithm):
     step = word2vec.compile_chunk(cfg, None)
     result, loss = step(jax.tree.map(jnp.copy, tables), drawn, n_updates)
     assert 0 < float(loss) < 100
+    update = jax.jit(word2vec.update, static_argnums=2)
     for n in range(n_updates):
-        tables = word2vec.update(tables, nth(drawn, n), cfg)
+        tables = update(tables, nth(drawn, n), cfg)
     for a, b in zip(result, tables, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -110,7 +112,8 @@ def test_devices_that_share_the_columns_learn_what_one_does(algorithm):
 def test_words_past_the_end_of_a_text_teach_nothing():
     cfg, tables = small_config(), random_tables()
     drawn, n_updates = random_blocks(cfg)
-    after = word2vec.update(tables, nth(drawn, n_updates), cfg)
+    update = jax.jit(word2vec.update, static_argnums=2)
+    after = update(tables, nth(drawn, n_updates), cfg)
     for new, old in zip(after, tables, strict=True):
         np.testing.assert_array_equal(new, old)
 
@@ -202,6 +205,27 @@ def test_subsampling_keeps_the_expected_number_of_each_word():
 
 def test_a_threshold_of_zero_keeps_every_word():
     assert vocabulary.keep_probability(np.array([10**9, 1]), 0).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+@pytest.mark.parametrize("V", [2, 100, 20_000])
+@pytest.mark.parametrize("subsample", [0, 1e-3])
+def test_the_words_of_an_update_repeat_twice_on_average(power, V, subsample):
+    counts = (1e9 * np.arange(1, V + 1.0) ** -power).astype(np.int64)
+    cfg = Word2VecConfig(subsample=subsample)
+    size = vocabulary.batch_size(counts, cfg)
+    assert size % cfg.block_size == 0
+    kept = counts * vocabulary.keep_probability(counts, subsample)
+    words = np.random.default_rng(0).choice(V, (400, 1024), p=kept / kept.sum())
+    # How often the first word of an update stands in the whole of it.
+    repeats = (words[:, 1:size] == words[:, :1]).sum(1).mean()
+    assert repeats < 2.2 or size == 16
+    assert repeats > 1.5 or size in (16, 1024)
+
+
+def test_a_chunk_holds_an_update():
+    cfg = Word2VecConfig(chunk_size=100)
+    assert vocabulary.batch_size(np.full(2000, 10), cfg) == 96
 
 
 def test_rare_words_are_dropped_and_the_most_frequent_come_first():

@@ -120,6 +120,7 @@ def make_blocks(
         and teaches nothing.
     """
     words, before, after = window_reach(subsample(ids, keep, rng), cfg.window, rng=rng)
+    assert cfg.batch_size is not None, "vocabulary.batch_size tells it"
     B, T, w = cfg.batch_size // cfg.block_size, cfg.block_size, cfg.window
     n_updates = max(1, -(-len(words) // (B * T)))
     room = -(-cfg.chunk_size // (B * T))

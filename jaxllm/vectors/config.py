@@ -59,8 +59,9 @@ class Word2VecConfig:
     block_noise: int | None = None
     """Noise words per block, weighted so that they count as `negatives` per word to be
     predicted; null for block_size (skipgram) or half of it (cbow)."""
-    batch_size: int = 1024
-    """Words per update; its blocks come from places far apart."""
+    batch_size: int | None = None
+    """Words per update; its blocks come from places far apart. Null for 1,024, or fewer
+    where few different words would repeat too often in it; the run's config tells."""
     chunk_size: int = 65536
     """Words of text that are drawn from at once; windows do not cross its ends."""
     checkpoint_seconds: float = 60.0
@@ -82,15 +83,16 @@ class Word2VecConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be >= 1, got {value}")
-        if self.batch_size < 1 or self.batch_size % self.block_size:
+        size = self.block_size if self.batch_size is None else self.batch_size
+        if size < 1 or size % self.block_size:
             raise ConfigError(
                 f"batch_size must be a multiple of block_size {self.block_size}, "
-                f"got {self.batch_size}"
+                f"got {size}"
             )
-        if self.chunk_size < self.batch_size:
+        if self.chunk_size < size:
+            name = "block_size" if self.batch_size is None else "batch_size"
             raise ConfigError(
-                f"chunk_size must be >= batch_size {self.batch_size}, "
-                f"got {self.chunk_size}"
+                f"chunk_size must be >= {name} {size}, got {self.chunk_size}"
             )
         try:
             re.compile(self.pattern)

@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from jaxllm.data import disk
-from jaxllm.errors import DataError
+from jaxllm.errors import ConfigError, DataError
 from jaxllm.types import Array
 from jaxllm.vectors import mapped, records
 
@@ -55,6 +55,7 @@ def read(path: Path, *, limit: int | None = None) -> Embeddings:
             it ends is named.
     """
     path = pathlib.Path(path)
+    _check_limit(limit)
     if path.suffix == ".npy":
         return _read_npy(path, limit)
     if path.suffix == ".bin":
@@ -100,6 +101,7 @@ def convert(source: Path, target: Path, *, limit: int | None = None) -> tuple[in
         the number of words and of dimensions.
     """
     source, target = pathlib.Path(source), pathlib.Path(target)
+    _check_limit(limit)
     if source.suffix == ".npy":
         embeddings = _read_npy(source, limit)
         write(embeddings, target)
@@ -128,6 +130,11 @@ def file_words(words: Iterable[str]) -> Iterator[str]:
             written += "_"
         taken.add(written)
         yield written
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be >= 1, got {limit}")
 
 
 def _write(

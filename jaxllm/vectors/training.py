@@ -1,8 +1,8 @@
 """A config in, trained word vectors and their run directory out.
 
-    config.yaml        the run, as it was asked for
     vocabulary.json    the words and how often each occurs
     words.ids          the text as word ids
+    config.yaml        the run, as it was asked for, with the batch_size that followed
     checkpoint.npz     both tables, and how many chunks they have learned from
     metrics.jsonl      a line per logged chunk
     vectors.bin        the result, in word2vec's binary form
@@ -11,6 +11,7 @@ All that is random about a chunk of text is drawn from the seed and the chunk's 
 so a run that was stopped goes on to the same bits.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -24,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxllm import config_files
 from jaxllm.data import disk
 from jaxllm.errors import CheckpointError, ConfigError, DivergenceError
 from jaxllm.training import runs, signals
@@ -35,9 +35,13 @@ from jaxllm.vectors.word2vec import Tables
 OnEvent = Callable[[str, dict[str, Any]], None]
 """Told (kind, record) of the kinds reading, start, train and checkpoint."""
 
-CHECKPOINT, METRICS, RESULT = "checkpoint.npz", "metrics.jsonl", "vectors.bin"
+CHECKPOINT, RESULT = "checkpoint.npz", "vectors.bin"
 
-_REMEDY = "a lower learning_rate or a smaller batch_size helps"
+_REMEDY = "a lower learning_rate, or a smaller batch_size or block_size, helps"
+
+# A loss above so many times that of vectors of zeros comes from a divergence. Where a
+# text repeats itself for a while, as tables do, 5 times were seen to pass.
+_FAR = 20
 
 # What may differ between a run and its continuation.
 _FREE = {"run_dir", "checkpoint_seconds"}
@@ -66,13 +70,16 @@ def train(
     resume: bool = False,
     on_event: OnEvent = lambda kind, record: None,
 ) -> Result:
-    """Train word2vec as its config says, on every device there is.
+    """Train word2vec as its config says.
+
+    Devices share the dimensions evenly, so of those there are, as many work as their
+    greatest common divisor with emb_dim says: of 3 devices, one for 100 dimensions.
 
     SIGTERM and Ctrl-C end it after the chunk under way, with a checkpoint.
 
     Raises:
         JaxllmError: something in the config, the text or the run directory is wrong.
-        DivergenceError: the vectors became NaN or infinite.
+        DivergenceError: the vectors became NaN, infinite, or far worse than zeros.
     """
     run = _prepare(cfg, resume, on_event)
     on_event("start", _description(run))
@@ -121,23 +128,30 @@ def chunk_blocks(
 
 def _prepare(cfg: Word2VecConfig, resume: bool, on_event: OnEvent) -> _Run:
     run_dir = pathlib.Path(cfg.run_dir)
+    is_ours = (run_dir / vocabulary.WORDS).exists()
     if not resume:
-        if (run_dir / CHECKPOINT).exists():
+        is_any = runs.is_run(run_dir) or runs.has_trained(run_dir)
+        if (run_dir / CHECKPOINT).exists() or (is_any and not is_ours):
             raise ConfigError(
-                f"run_dir must be a folder without a run, {run_dir} has one; resume it "
-                "or name another folder"
+                f"run_dir must be a folder without a run, {run_dir} has one; name "
+                "another folder, or resume it if it is one of word2vec"
             )
-        (run_dir / METRICS).unlink(missing_ok=True)
-        with disk.atomic_writer(run_dir / "config.yaml") as file:
-            file.write(config_files.to_yaml(cfg).encode())
+        # Of an attempt that came to nothing; what says that it is ours goes last.
+        for name in (runs.METRICS, runs.CONFIG, vocabulary.WORDS):
+            (run_dir / name).unlink(missing_ok=True)
         vocabulary.prepare(
             cfg, lambda name, n: on_event("reading", {"name": name, "words": n})
         )
-    elif not (run_dir / "vocabulary.json").exists():
+    elif not is_ours:
         raise CheckpointError(
             f"resume must name a run of word2vec, {run_dir} holds none"
         )
     words, ids = vocabulary.read(run_dir)
+    if cfg.batch_size is None:
+        size = vocabulary.batch_size(words.counts, cfg)
+        cfg = dataclasses.replace(cfg, batch_size=size)
+    if not resume:
+        runs.write_config(run_dir, cfg)
     tables, chunk = None, 0
     if resume and (run_dir / CHECKPOINT).exists():
         tables, chunk = read_checkpoint(cfg)
@@ -156,7 +170,7 @@ def _prepare(cfg: Word2VecConfig, resume: bool, on_event: OnEvent) -> _Run:
 def _cut_back(run_dir: pathlib.Path, chunk: int) -> None:
     """Forget what was noted after a checkpoint: it will be noted again."""
     kept = [r for r in runs.read_metrics(run_dir) if r["chunk"] <= chunk]
-    with disk.atomic_writer(run_dir / METRICS) as file:
+    with disk.atomic_writer(run_dir / runs.METRICS) as file:
         file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
 
 
@@ -199,7 +213,10 @@ def _learn(
             # The record comes first: of what a checkpoint knows, none is missing.
             _tell(run, n, float(loss), on_event)
             loss = None
+            # A chunk's loss is taken before it is learned: take it once more.
+            tables, after = step(tables, drawn, jnp.int32(0))
             _require_finite(tables, n)
+            _require_sense(float(after), n, cfg)
             write_checkpoint(tables, last, cfg)
             on_event("checkpoint", {"chunk": last})
             saved = time.monotonic()
@@ -228,24 +245,31 @@ def _drawn(run: _Run, total: int) -> Iterator[tuple[int, blocks.Blocks, int]]:
 
 
 def _require_finite(tables: Tables, n: int) -> None:
-    """Look at the vectors themselves: a chunk's loss is taken before it is learned."""
+    """Look at the vectors themselves: a loss sees those of its update."""
     if not all(bool(jnp.isfinite(table).all()) for table in tables):
         raise DivergenceError(
             f"the vectors must stay finite, they are not after chunk {n}; {_REMEDY}"
         )
 
 
-def _tell(run: _Run, n: int, loss: float, on_event: OnEvent) -> None:
-    if not math.isfinite(loss):
+def _require_sense(loss: float, n: int, cfg: Word2VecConfig) -> None:
+    """Refuse a loss that is no number, or far above that of vectors of zeros."""
+    start = (1 + cfg.negatives) * math.log(2)
+    if not loss <= _FAR * start:
         raise DivergenceError(
-            f"the loss must stay finite, it is {loss} in chunk {n}; {_REMEDY}"
+            f"the loss must fall from {start:.2f}, it is {loss:.3g} in chunk {n}; "
+            + _REMEDY
         )
+
+
+def _tell(run: _Run, n: int, loss: float, on_event: OnEvent) -> None:
     cfg = run.cfg
+    _require_sense(loss, n, cfg)
     per_epoch, n_ids = count_chunks(len(run.ids), cfg), len(run.ids)
     done = (n + 1) // per_epoch * n_ids
     done += min((n + 1) % per_epoch * cfg.chunk_size, n_ids)
     record = {"chunk": n + 1, "words": done, "loss": loss}
-    with open(pathlib.Path(cfg.run_dir) / METRICS, "a", encoding="utf-8") as file:
+    with open(pathlib.Path(cfg.run_dir) / runs.METRICS, "a", encoding="utf-8") as file:
         file.write(json.dumps({"kind": "train"} | record) + "\n")
     on_event("train", record)
 
