@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import small_models
 
 from jaxllm.cli import verify as verify_command
 from jaxllm.config import GPTConfig
@@ -183,7 +184,9 @@ def test_drawn_parameters_have_the_tree_of_the_model():
     for changes in ({}, {"tied_head": True}, {"qkv_bias": True}):
         cfg = GPTConfig(**(vars(TINY) | changes))
         drawn = draws.gpt_parameters(stream.seed(1), cfg)
-        initial = gpt.init_params(jax.random.key(0), cfg)
+        initial = jax.eval_shape(
+            lambda cfg=cfg: gpt.init_params(jax.random.key(0), cfg)
+        )
         shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), initial)
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), drawn) == shapes
 
@@ -192,19 +195,18 @@ def test_drawn_masks_go_into_the_model():
     params = draws.gpt_parameters(stream.seed(1), TINY)
     keep = draws.dropout_masks(stream.seed(2), TINY, 2, 5)
     tokens = np.arange(10, dtype=np.int32).reshape(2, 5)
-    dropped = gpt.apply(params, tokens, TINY, key=keep)
+    dropped = small_models.apply(params, tokens, TINY, key=keep)
     assert dropped.shape == (2, 5, 11)
-    assert not np.allclose(dropped, gpt.apply(params, tokens, TINY))
+    assert not np.allclose(dropped, small_models.apply(params, tokens, TINY))
 
 
 def test_a_choice_with_drawn_noise_is_the_choice_of_multinomial():
-    import jax
-
     params = draws.gpt_parameters(stream.seed(1), TINY)
     tokens, source = [3], stream.seed(2)
     for _ in range(5):
-        logits = gpt.apply(params, np.array([tokens]), TINY)[0, -1]
-        tokens.append(int(source.multinomial(np.asarray(jax.nn.softmax(logits)))))
+        logits = np.asarray(small_models.logits_of(params, tokens, TINY)[-1])
+        shares = np.exp(logits) / np.exp(logits).sum()
+        tokens.append(int(source.multinomial(shares)))
     noise = stream.seed(2).gumbel((5, 1, TINY.vocab_size))
     chosen = generate.generate(params, [3], TINY, max_new_tokens=5, key=noise)
     assert list(chosen) == tokens

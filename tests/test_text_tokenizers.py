@@ -214,3 +214,19 @@ def test_lossless_words_give_the_text_back(text):
 def test_a_vocabulary_holds_each_word_once():
     with pytest.raises(TokenizerError, match="be there once"):
         WordTokenizer(vocabulary=("a", "a"))
+
+
+def test_the_end_of_a_text_may_have_another_name(tmp_path):
+    ours = CharTokenizer(characters="ab", special_tokens={"</s>": 2}, end_token="</s>")
+    assert ours.end_of_text == 2
+    grown = tokenizers.add_special_tokens(ours, ["<|pad|>"])
+    tokenizers.save(grown, tmp_path / "tokenizer.json")
+    assert tokenizers.load(tmp_path) == grown
+    assert grown.end_of_text == 2
+
+
+def test_the_usual_end_of_a_text_is_not_written_down():
+    """What goes without saying is in no file, and changes no hash."""
+    tokenizer = CharTokenizer(characters="ab")
+    assert tokenizer.end_of_text is None
+    assert "end_token" not in tokenizer.to_json()

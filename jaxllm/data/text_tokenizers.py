@@ -30,11 +30,13 @@ class Tokenizer:
 
     Special tokens such as `<|endoftext|>` steer a model, so text that contains one is
     an error unless the caller says what it means: `allow_special=True` makes it one id,
-    `encode_ordinary` takes it for plain text.
+    `encode_ordinary` takes it for plain text. The end_token is the one that stands
+    between documents, if it is among them.
     """
 
     kind: ClassVar[str]
     special_tokens: dict[str, int] = dataclasses.field(default_factory=dict)
+    end_token: str = words.END_OF_TEXT
 
     def __repr__(self) -> str:
         name, special = type(self).__name__, [*self.special_tokens]
@@ -48,7 +50,7 @@ class Tokenizer:
     @property
     def end_of_text(self) -> int | None:
         """The id that stands between documents, where there is one."""
-        return self.special_tokens.get(words.END_OF_TEXT)
+        return self.special_tokens.get(self.end_token)
 
     @functools.cached_property
     def hash(self) -> str:
@@ -58,6 +60,8 @@ class Tokenizer:
     def to_json(self) -> dict[str, Any]:
         """Write everything that decides an id as what JSON can hold."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if self.end_token == words.END_OF_TEXT:
+            del fields["end_token"]  # goes without saying, in a file and in a hash
         return {"kind": self.kind, "version": FILE_VERSION, **fields}
 
     def encode(self, text: str, *, allow_special: bool = False) -> np.ndarray:

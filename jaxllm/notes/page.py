@@ -21,12 +21,14 @@ gives it. Paste this first, then any of the lines below; the last one shows the 
 
 The Verdict, the notes' text, is looked for in the folder `$JAXLLM_DATA`, then in the
 cache, then on the network; the messages of chapter 6, `SMSSpamCollection.tsv`, and the
-records of chapter 7, `instruction-data.json`, in the first two. `jaxllm verify`
-runs all these lines, with `--figure NAME` one of them, with `--long` those that take
-minutes too.
+records of chapter 7, `instruction-data.json`, in the first two. GPT-2's published
+weights are looked for in the folder `$JAXLLM_WEIGHTS`, or that of `--weights FOLDER`.
+`jaxllm verify` runs the lines whose files are there, with `--figure NAME` one of them,
+with `--long` those that take minutes too.
 
-Decimals hold to one unit of the last digit printed; everything else is equal. A figure
-is exact, or it needs PyTorch's random stream (`jaxllm.notes.stream`).
+Decimals hold to one unit of the last digit printed; everything else is equal. Each
+figure says what it stands on: nothing else, where it is exact; PyTorch's random stream
+(`jaxllm.notes.stream`); or GPT-2's published weights.
 """
 
 

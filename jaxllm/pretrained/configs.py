@@ -61,19 +61,7 @@ def from_huggingface(settings: dict[str, Any]) -> GPTConfig:
                 f"config.json: {name} must be {wanted}, got {settings[name]!r}"
             )
     known = _HUGGINGFACE_DEFAULTS | settings
-    for name, default in _HUGGINGFACE_DEFAULTS.items():
-        if isinstance(default, int | float) and not isinstance(
-            known[name], int | float
-        ):
-            raise ConfigError(
-                f"config.json: {name} must be a number, got {known[name]!r}"
-            )
-    activation = known["activation_function"]
-    if activation not in _OUR_ACTIVATION:
-        raise ConfigError(
-            "config.json: activation_function must be one of "
-            f"{', '.join(_OUR_ACTIVATION)}, got {activation!r}"
-        )
+    _require_types(known)
     mlp_ratio, rest = divmod(known["n_inner"] or 4 * known["n_embd"], known["n_embd"])
     if rest:
         raise ConfigError(
@@ -89,9 +77,31 @@ def from_huggingface(settings: dict[str, Any]) -> GPTConfig:
         drop_rate=known["resid_pdrop"],
         tied_head=known["tie_word_embeddings"],
         mlp_ratio=mlp_ratio,
-        activation=_OUR_ACTIVATION[activation],
+        activation=_OUR_ACTIVATION[known["activation_function"]],
         norm_eps=known["layer_norm_epsilon"],
     )
+
+
+def _require_types(known: dict[str, Any]) -> None:
+    """Raise ConfigError unless each setting is of its type; n_inner may be null."""
+
+    def require(holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise ConfigError(
+                f"config.json: {name} must be {rule}, got {known[name]!r}"
+            )
+
+    # By type(), since true is an int in Python.
+    sizes = ["vocab_size", "n_positions", "n_embd", "n_layer", "n_head"]
+    for name in sizes + ["n_inner"] * (known["n_inner"] is not None):
+        holds = type(known[name]) is int and known[name] >= 1
+        require(holds, name, "a whole number >= 1")
+    for name in ("resid_pdrop", "layer_norm_epsilon"):
+        require(type(known[name]) in (int, float), name, "a number")
+    name = "tie_word_embeddings"
+    require(type(known[name]) is bool, name, "true or false")
+    name, choices = "activation_function", [*_OUR_ACTIVATION]
+    require(known[name] in choices, name, f"one of {', '.join(choices)}")
 
 
 def to_huggingface(

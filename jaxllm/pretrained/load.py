@@ -108,6 +108,12 @@ def _read_huggingface(
     else:
         _require_safetensors(folder)
         found = safetensors_file.read_folder(folder)
+    if "score.weight" in found:
+        raise CheckpointError(
+            f"{folder} must hold a language model, got a classifier, score.weight; use "
+            "the run that it was saved from, or transformers.pipeline("
+            f"'text-classification', '{folder}')"
+        )
     table = {name.removeprefix(_PREFIX): stored for name, stored in found.items()}
     table, tied = _settle_head(table, configs.from_huggingface(settings).tied_head)
     return configs.from_huggingface(settings | {"tie_word_embeddings": tied}), table

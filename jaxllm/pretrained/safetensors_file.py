@@ -145,6 +145,9 @@ def write(path: str | os.PathLike[str], tensors: dict[str, NewTensor]) -> None:
     """Write tensors to a safetensors file, making each only when its turn comes.
 
     The file appears under its name when it is whole, and not before.
+
+    Raises:
+        CheckpointError: a number is beyond what its type holds.
     """
     # transformers opens a file only if it says which framework's layout it has.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -161,7 +164,18 @@ def write(path: str | os.PathLike[str], tensors: dict[str, NewTensor]) -> None:
     text += b" " * (-len(text) % _LENGTH_BYTES)  # the tensors then start aligned
     with disk.atomic_writer(path) as file:
         file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
-        for _, dtype, make in tensors.values():
-            array = np.ascontiguousarray(make(), dtype)
+        for name, (_, dtype, make) in tensors.items():
+            array = _cast(name, make(), dtype)
             # As bytes, since bfloat16 has no buffer of its own.
             file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def _cast(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    try:
+        with np.errstate(over="raise"):
+            return np.ascontiguousarray(array, dtype)
+    except FloatingPointError:
+        raise CheckpointError(
+            f"tensor {name} must be within {np.finfo(dtype).max} to fit {dtype}, got "
+            f"{np.nanmax(np.abs(array))}; bfloat16 reaches as far as float32"
+        ) from None

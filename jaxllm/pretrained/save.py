@@ -1,5 +1,6 @@
 """Parameters, config and tokenizer in, a folder out that opens in transformers."""
 
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -16,8 +17,11 @@ from jaxllm.types import Params
 
 _FILE = "model.safetensors"
 
-# What the folder of a model can have beside config.json.
-_OTHERS = {_FILE, int8.FILE, "generation_config.json", *tokenizer_files.NAMES}
+# What the folder of a model can have beside config.json, as patterns.
+_OTHERS = (
+    *(_FILE, "model.safetensors.index.json", "model-*-of-*.safetensors", int8.FILE),
+    *("generation_config.json", *tokenizer_files.NAMES),
+)
 
 
 def save_pretrained(
@@ -43,8 +47,10 @@ def save_pretrained(
     Raises:
         ConfigError: GPT-2 cannot express the config; the field is named.
         TokenizerError: transformers has no tokenizer of this kind.
-        CheckpointError: the parameters are not those of the config.
-        DataError: the folder cannot be written, or holds a model of OpenAI's form.
+        CheckpointError: the parameters are not those of the config, or one is beyond
+            what float16 holds.
+        DataError: the folder cannot be written, or holds a model that would be read
+            instead: in OpenAI's form, or as a pickle.
     """
     folder = _free_folder(folder)
     end_of_text = None if tokenizer is None else tokenizer.end_of_text
@@ -119,13 +125,17 @@ def save_classifier(
 
 
 def _free_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
-    """Refuse a folder in which OpenAI's files would be read instead of ours."""
-    if (pathlib.Path(folder) / "hparams.json").exists():
-        raise DataError(
-            f"{folder} holds a model in OpenAI's form, hparams.json; "
-            "name another folder"
-        )
-    return pathlib.Path(folder)
+    """Refuse a folder with files that would be read instead of ours."""
+    folder = pathlib.Path(folder)
+    for form, pattern in (
+        ("in OpenAI's form", "hparams.json"),
+        ("as a pickle", "pytorch_model*.bin"),
+    ):
+        for path in folder.glob(pattern):
+            raise DataError(
+                f"{folder} holds a model {form}, {path.name}; name another folder"
+            )
+    return folder
 
 
 def _require_labels(params: Params, labels: Sequence[str]) -> None:
@@ -143,8 +153,9 @@ def _require_labels(params: Params, labels: Sequence[str]) -> None:
 
 def _write_files(folder: pathlib.Path, files: dict[str, Any], weights: str) -> None:
     """Write what stands beside the weights, and take away what another model left."""
-    for name in _OTHERS - {*files, weights}:
-        (folder / name).unlink(missing_ok=True)
+    for path in itertools.chain.from_iterable(map(folder.glob, _OTHERS)):
+        if path.name not in {*files, weights}:
+            path.unlink(missing_ok=True)
     for name, content in files.items():
         if isinstance(content, str):
             with disk.atomic_writer(folder / name) as file:

@@ -5,6 +5,7 @@ merges.txt, and has tokenizer.json, which says everything in one file. A charact
 tokenizer has the last of these alone.
 """
 
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -12,9 +13,9 @@ import re
 from typing import Any
 
 from jaxllm.config import GPTConfig
-from jaxllm.data import bpe, gpt2_merges
+from jaxllm.data import bpe, disk, gpt2_merges
 from jaxllm.data.tokenizers import BPETokenizer, CharTokenizer, Tokenizer
-from jaxllm.errors import TokenizerError
+from jaxllm.errors import DataError, TokenizerError
 from jaxllm.pretrained import merges
 
 _PAIRS_OF_FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
@@ -32,22 +33,59 @@ def read(folder: pathlib.Path) -> Tokenizer | None:
 
     Raises:
         TokenizerError: it is damaged, or tokenizes in a way that ours cannot.
+        DataError: what lies beside its vocabulary is not JSON.
     """
-    path = folder / "tokenizer.json"
+    tokenizer = _read_ids(folder)
+    if tokenizer is None or (end := _end_token(folder, tokenizer)) is None:
+        return tokenizer
+    if end not in tokenizer.special_tokens:
+        raise TokenizerError(
+            f"{folder}: its eos_token must be one of the added tokens, "
+            f"{', '.join(tokenizer.special_tokens) or 'none'}, got {end!r}"
+        )
+    return dataclasses.replace(tokenizer, end_token=end)
+
+
+def _end_token(folder: pathlib.Path, tokenizer: Tokenizer) -> str | None:
+    """Find the name of the token that ends a text; None where the folder has none."""
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        token = _settings(folder / file).get("eos_token")
+        if token is not None:
+            return token.get("content") if isinstance(token, dict) else token
+    ends = _settings(folder / "config.json").get("eos_token_id")
+    ends = ends if isinstance(ends, list) else [ends]
+    names = {id: name for name, id in tokenizer.special_tokens.items()}
+    return next((names[end] for end in ends if end in names), None)
+
+
+def _settings(path: pathlib.Path) -> dict[str, Any]:
+    return disk.read_json(path) if path.exists() else {}
+
+
+def _read_ids(folder: pathlib.Path) -> Tokenizer | None:
+    path = folder / "tokenizer_config.json"
     try:
+        known = _settings(path).get("added_tokens_decoder", {})
+        added = _settings(folder / "added_tokens.json")
+        added |= {token["content"]: int(id) for id, token in known.items()}
+        path = folder / "tokenizer.json"
         if path.exists():
-            return _from_json(json.loads(path.read_text("utf-8")))
+            return _from_json(json.loads(path.read_text("utf-8")), added)
         for vocabulary, pairs in _PAIRS_OF_FILES:
             path = folder / vocabulary
             if path.exists() and (folder / pairs).exists():
                 lines = (folder / pairs).read_text("utf-8").splitlines()
                 # The first line of the pairs is a heading.
-                return _from_vocabulary(
-                    json.loads(path.read_text("utf-8")), [m for m in lines[1:] if m]
+                return _from_pair(
+                    json.loads(path.read_text("utf-8")),
+                    [m for m in lines[1:] if m],
+                    added,
                 )
+    except TokenizerError as error:
+        raise TokenizerError(f"{path}: {error}") from error
+    except DataError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, TokenizerError):
-            raise TokenizerError(f"{path}: {error}") from error
         raise TokenizerError(f"{path} is no tokenizer's: {error!r}") from error
     return None
 
@@ -61,14 +99,15 @@ def require_fit(tokenizer: Tokenizer, cfg: GPTConfig) -> None:
         )
 
 
-def _from_json(data: dict[str, Any]) -> Tokenizer:
+def _from_json(data: dict[str, Any], added: dict[str, int]) -> Tokenizer:
     model = data["model"]
     if model["type"] != "BPE" or data.get("normalizer") is not None:
         raise TokenizerError(
             f"it must be a BPE without normalizer, got {model['type']} "
             f"and {data.get('normalizer')}"
         )
-    added = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
+    listed = {token["content"]: token["id"] for token in data.get("added_tokens", [])}
+    added = listed | added
     if data.get("pre_tokenizer") is None and not model["merges"]:
         characters = "".join(sorted(model["vocab"].keys() - added.keys()))
         tokenizer = CharTokenizer(characters=characters, special_tokens=added)
@@ -101,35 +140,35 @@ def _pattern(pre_tokenizer: dict[str, Any]) -> str:
     )
 
 
+def _from_pair(
+    vocabulary: dict[str, int], pairs: list[str], added: dict[str, int]
+) -> BPETokenizer:
+    """Add what is neither a byte nor made by a merge, as <|endoftext|> in GPT-2's."""
+    ordinary = {merges.spell(bytes([byte])) for byte in bpe.BYTES}
+    ordinary |= {pair.replace(" ", "") for pair in pairs}
+    others = {token: id for token, id in vocabulary.items() if token not in ordinary}
+    return _from_vocabulary(vocabulary, pairs, added=others | added)
+
+
 def _from_vocabulary(
     vocabulary: dict[str, int],
     pairs: list[str] | list[list[str]],
     *,
     pattern: str = bpe.GPT2_PATTERN,
-    added: dict[str, int] | None = None,
+    added: dict[str, int],
     whole_pieces: bool = False,
 ) -> BPETokenizer:
     """Make a BPE tokenizer whose ranks merge exactly the pairs, in their order.
 
     Args:
-        added: tokens that are found in the text before it is cut; None for all that
-            are neither a byte nor made by a merge, as <|endoftext|> in GPT-2's files.
+        added: tokens that are found in the text before it is cut.
         whole_pieces: whether a piece that is a token needs no merges to become it.
     """
     lines = [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
     if ranks := _gpt2_ranks(lines, vocabulary):
-        if added is None:
-            added = {t: id for t, id in vocabulary.items() if id >= len(ranks)}
         return BPETokenizer(ranks=ranks, special_tokens=added, pattern=pattern)
     split = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs]
     wanted = [(merges.unspell(left), merges.unspell(right)) for left, right in split]
-    if added is None:
-        merged = {merges.spell(left + right) for left, right in wanted}
-        added = {
-            token: id
-            for token, id in vocabulary.items()
-            if len(token) > 1 and token not in merged
-        }
     ranks = {
         merges.unspell(token): id
         for token, id in vocabulary.items()

@@ -23,7 +23,8 @@ _LAYER_NORM = (
 _TRAINED_MODE = (
     "params, source = book.untrained(book.GPT_124M)\n"
     "keep = draws.dropout_masks(source, book.GPT_124M, 2, 4)\n"
-    "logits = gpt.apply(params, book.TWO_TEXTS, book.GPT_124M, key=keep)\n"
+    "apply = jax.jit(gpt.apply, static_argnums=2)\n"
+    "logits = apply(params, book.TWO_TEXTS, book.GPT_124M, key=keep)\n"
 )
 _GREEDY = (
     "params, _ = book.untrained(book.GPT_124M)\n"

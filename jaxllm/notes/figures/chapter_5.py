@@ -10,7 +10,8 @@ _TOY = (
     _UNTRAINED
     + "inputs = np.array([[16833, 3626, 6100], [40, 1107, 588]])\n"
     + "targets = np.array([[3626, 6100, 345], [1107, 588, 11311]])\n"
-    + "logits = gpt.apply(params, inputs, book.GPT_256)\n"
+    + "apply = jax.jit(gpt.apply, static_argnums=2)\n"
+    + "logits = apply(params, inputs, book.GPT_256)\n"
 )
 _CHANCES = (
     _TOY + "chances = jnp.take_along_axis(jax.nn.softmax(logits), "
