@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pathlib
+import shutil
 import signal
 
 import jax
@@ -241,6 +242,26 @@ def test_the_last_checkpoints_and_the_best_are_kept(whole, tmp_path):
     assert set(checkpoints.steps(run_dir / "checkpoints")) == {best, 9, 12}
 
 
+def test_the_best_step_is_saved_though_no_checkpoint_is_due(tmp_path):
+    cfg = small_run(tmp_path, eval_every=3, checkpoint_every=12, keep_last=1)
+
+    def learn(losses, resume=False):
+        _, run = preparation.prepare_run(
+            cfg, resume=resume, processes=1, on_event=lambda kind, record: None
+        )
+        told = iter(losses)
+        loop.learn(run._replace(evaluate=lambda _: {"validation_loss": next(told)}))
+
+    learn([3.0, 1.0, 2.0, 2.0])
+    run_dir = pathlib.Path(cfg.run_dir)
+    folder, lines = run_dir / runs.CHECKPOINTS, untimed(run_dir)
+    assert checkpoints.steps(folder) == [6, 12]
+    shutil.rmtree(folder / "12")  # as if the run had been killed before its end
+    learn([1.0, 2.0, 2.0], resume=True)
+    assert checkpoints.steps(folder) == [6, 12]
+    assert untimed(run_dir) == lines
+
+
 def test_what_a_run_has_learned_can_be_opened_and_moved(whole, tmp_path):
     result, _, run_dir = whole
     moved = tmp_path / "elsewhere"
@@ -346,6 +367,7 @@ def test_there_must_be_a_run_to_resume(tmp_path):
     [
         ("data", {"batch_size": 32}, "data.batch_size = 16, it can't go on with"),
         ("model", {"emb_dim": 16}, "model.emb_dim = 8"),
+        ("optimizer", {"name": "muon"}, "optimizer.name = adamw, it can't go on with"),
     ],
 )
 def test_a_run_does_not_go_on_as_another(part, change, words, whole):
@@ -353,6 +375,15 @@ def test_a_run_does_not_go_on_as_another(part, change, words, whole):
     changed = dataclasses.replace(getattr(cfg, part), **change)
     with pytest.raises(CheckpointError, match=words):
         loop.train(dataclasses.replace(cfg, **{part: changed}), resume=True)
+
+
+def test_a_run_that_was_refused_goes_on_as_it_was(whole):
+    result, _, run_dir = whole
+    before = (run_dir / runs.CONFIG).read_bytes()
+    shorter = dataclasses.replace(result.cfg.loop, steps=2)
+    with pytest.raises(ConfigError, match="at step 12 and can't end at step 2; raise"):
+        loop.train(dataclasses.replace(result.cfg, loop=shorter), resume=True)
+    assert (run_dir / runs.CONFIG).read_bytes() == before
 
 
 def test_a_run_does_not_go_on_with_another_tokenizer(whole, tmp_path):
