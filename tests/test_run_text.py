@@ -82,6 +82,21 @@ def test_a_token_store_may_be_moved(tmp_path):
     assert moved.digest == store.digest
 
 
+def test_a_token_store_brings_its_tokenizer(tmp_path):
+    store = store_of(tmp_path)
+    _, tokenizer, found = opened(small_run_on(store, tmp_path))
+    assert tokenizer.hash == store.manifest["tokenizer_hash"]
+    assert found.digest == store.digest
+    assert tokenizers.load(tmp_path / "run").hash == tokenizer.hash
+
+
+def test_a_token_store_from_another_tokenizer_is_refused(tmp_path):
+    cfg = small_run_on(store_of(tmp_path), tmp_path)
+    named = TokenizerConfig(kind="gpt2")
+    with pytest.raises(DataError, match="was made by the tokenizer"):
+        opened(dataclasses.replace(cfg, tokenizer=named))
+
+
 def test_another_text_has_another_digest(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -96,6 +111,24 @@ def test_a_run_on_a_text_does_not_go_on_with_another_name_for_it(tmp_path):
     (pathlib.Path(cfg.run_dir) / runs.METRICS).write_text("")
     with pytest.raises(CheckpointError, match=r"go on with data\.corpus = other"):
         opened(with_data(cfg, corpus="other"), resume=True)
+
+
+def test_a_run_goes_on_with_its_own_tokens_whatever_became_of_the_text(tmp_path):
+    cfg, tokenizer, store = opened(small_run(tmp_path))
+    (pathlib.Path(cfg.run_dir) / runs.METRICS).write_text("")
+    pathlib.Path(cfg.data.corpus).write_text("another text")
+    assert opened(cfg, resume=True)[2].digest == store.digest
+    os.remove(cfg.data.corpus)
+    resumed, again, found = opened(cfg, resume=True)
+    assert (resumed, again.hash, found.digest) == (cfg, tokenizer.hash, store.digest)
+
+
+def test_a_failed_attempt_leaves_nothing_of_another_config(tmp_path):
+    cfg = small_run(tmp_path)
+    opened(dataclasses.replace(cfg, tokenizer=TokenizerConfig(kind="word")))
+    _, tokenizer, store = opened(cfg)
+    assert tokenizer.kind == "char"
+    assert len(store.train) + len(store.validation) == len(TEXT)
 
 
 def test_a_failed_attempt_leaves_nothing_of_a_text_that_changed_since(tmp_path):

@@ -79,7 +79,6 @@ def prepare_run(
     cfg, tokenizer, store = startup.first_alone(
         lambda: run_text.open_run_dir(cfg, resume, processes, on_event)
     )
-    check_held_out(store)
     share = sharding.process_share(mesh)
     data = batches.training_batches(
         store.train,
@@ -92,6 +91,8 @@ def prepare_run(
     )
     epochs, steps_per_epoch = cfg.loop.epochs or 1, data.plan.batches_per_epoch
     total_steps = cfg.loop.steps or epochs * steps_per_epoch
+    check_held_out(store)
+    resumption.require_steps_left(cfg.run_dir, total_steps)
     optimizer = optimizers.make_optimizer(cfg.optimizer, total_steps)
 
     create = functools.partial(init_train_state, cfg=cfg.model, optimizer=optimizer)
@@ -107,8 +108,7 @@ def prepare_run(
             state = jax.jit(
                 create, out_shardings=places, compiler_options=_quick_to_compile()
             )(key)
-    resumption.require_steps_left(state, total_steps)
-    # Only now, so that a run that can't go on like this stays as it was.
+    # Only now, so that a run that can't go on like this keeps the config it has.
     if jax.process_index() == 0:
         runs.write_config(cfg.run_dir, cfg)
 

@@ -89,11 +89,12 @@ def restore(
     return state
 
 
-def require_steps_left(state: TrainState, total_steps: int) -> None:
+def require_steps_left(run_dir: str, total_steps: int) -> None:
     """Refuse to go on to a step that a run is past already."""
-    if state.step > total_steps:
+    step = checkpoints.latest_step(pathlib.Path(run_dir) / runs.CHECKPOINTS) or 0
+    if step > total_steps:
         raise ConfigError(
-            f"the run is at step {state.step} and can't end at step {total_steps}; "
+            f"the run is at step {step} and can't end at step {total_steps}; "
             "raise loop.steps or loop.epochs"
         )
 
