@@ -58,22 +58,6 @@ def real_file(data_dir):
     return find
 
 
-@pytest.fixture(scope="module")
-def compile_once(tmp_path_factory):
-    """Let all tests of a file share what is compiled, however little it is."""
-    values = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in values}
-    for name, value in values.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 @pytest.fixture
 def run(capsys):
     """A function that runs a command and returns its status and what it printed."""

@@ -17,8 +17,6 @@ from jaxllm.config import GPTConfig
 from jaxllm.data import templates, token_store, tokenizers
 from jaxllm.data.tokenizers import CharTokenizer
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 TEXT = "the cat sat on the mat, the dog sat on the cat.\n" * 40
 
 TINY = {
@@ -50,7 +48,7 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, text, compile_once):
+def trained(tmp_path_factory, text):
     """A run of four steps, and what it printed at its end."""
     run = tmp_path_factory.mktemp("runs") / "cats"
     with contextlib.redirect_stdout(io.StringIO()) as out:

@@ -26,7 +26,21 @@ from jaxllm.errors import (
 )
 from jaxllm.training import checkpoints, loop, preparation, resumption, runs
 
-pytestmark = pytest.mark.usefixtures("compile_once")
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """Let all runs of this file share what is compiled."""
+    values = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in values}
+    for name, value in values.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def say_something(params, cfg, tokenizer, loop, *, key):
