@@ -214,7 +214,7 @@ class DataConfig:
     text_column: str = "text"
     """The field that holds the text in JSON lines and Parquet."""
     validation_fraction: float = 0.1
-    """Share of the corpus that is held out, in (0, 1)."""
+    """Share of the corpus that is held out, in (0, 1); a token store has its own."""
     split: Literal["tokens", "documents"] = "tokens"
     """tokens: the last part of the corpus is held out, cut between two tokens;
     documents: whole documents, chosen by their hash, are held out."""
@@ -342,7 +342,7 @@ class LoopConfig:
     keep_last: int = 2
     """Most recent checkpoints that are kept."""
     keep_best: bool = True
-    """Whether the checkpoint with the lowest validation loss is kept too."""
+    """Whether a step with the lowest validation loss so far is saved, and kept too."""
     tensorboard: bool = False
     """Whether metrics are also written as TensorBoard events."""
 
@@ -358,6 +358,13 @@ class LoopConfig:
         ).split():
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be >= 1", value)
+        for name in "steps eval_every sample_every checkpoint_every".split():
+            value = getattr(self, name)
+            if value is not None and self.steps_per_dispatch > value:
+                raise ConfigError(
+                    f"steps_per_dispatch must be <= {name}, {value}, which no dispatch "
+                    f"goes past, got {self.steps_per_dispatch}"
+                )
         _require(
             self.sample_temperature >= 0,
             "sample_temperature must be >= 0",
@@ -414,8 +421,8 @@ class ProcessConfig:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that NumPy or JAX would."""
-    _require(0 <= seed < 2**63, "seed must be in [0, 2**63)", seed)
+    """Refuse a seed of which a random key of JAX would see a part only."""
+    _require(0 <= seed < 2**32, "seed must be in [0, 2**32)", seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

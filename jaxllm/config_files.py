@@ -67,11 +67,6 @@ def read_config(path: str | pathlib.Path, cls: type[T]) -> T:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def write_config(config: Any, path: str | pathlib.Path) -> None:
-    """Write a config to a YAML file."""
-    pathlib.Path(path).write_text(to_yaml(config), encoding="utf-8")
-
-
 def values_of_yaml(text: str) -> dict[str, Any]:
     """Load YAML whose top level is a mapping (nothing at all is an empty one).
 

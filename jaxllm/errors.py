@@ -25,6 +25,10 @@ class CheckpointError(JaxllmError):
     """A checkpoint is missing, damaged, or belongs to another run."""
 
 
+class MisfitError(CheckpointError):
+    """A checkpoint is whole, but of a model or an optimizer of other shapes."""
+
+
 class DivergenceError(JaxllmError):
     """The loss became NaN or infinite."""
 

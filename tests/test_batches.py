@@ -242,6 +242,17 @@ def test_a_position_in_other_batches_is_refused(change, name):
         )
 
 
+def test_a_position_in_another_text_is_refused_where_the_text_is_known():
+    def here(text):
+        return batches.training_batches(IDS, 4, DataConfig(batch_size=4), text=text)
+
+    state = here("abc").state()
+    here("abc").restore(state)
+    with pytest.raises(DataError, match="the same text: saved 'abc', now 'abd'"):
+        here("abd").restore(state)
+    here("abd").restore({k: v for k, v in state.items() if k != "text"})
+
+
 def test_an_order_from_outside_is_followed():
     order = [20, 3, 3, 0, 7, 1]
     got = _all(IDS, 4, DataConfig(batch_size=2), order=order, epochs=2)

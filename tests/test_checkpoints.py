@@ -16,7 +16,7 @@ from jaxllm.config import MeshConfig, OptimizerConfig
 from jaxllm.data import disk
 from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import sharding
-from jaxllm.errors import CheckpointError
+from jaxllm.errors import CheckpointError, MisfitError
 from jaxllm.training import checkpoints, optimizers
 from jaxllm.training.state import TrainState, train_state_of
 
@@ -121,12 +121,12 @@ def test_a_step_is_saved_again_in_the_place_of_the_first(three):
     assert_same(checkpoints.restore(three, 2, state), state)
 
 
-def test_only_the_steps_to_keep_are_kept_and_leftovers_go(three):
-    leftover = three / "11.orbax-checkpoint-tmp"
-    leftover.mkdir()
+def test_only_the_steps_to_keep_are_kept_and_leftovers_go_but_not_other_folders(three):
+    for name in ("11.orbax-checkpoint-tmp", "my_backup", "best-500", "1.bak"):
+        (three / name).mkdir()
     checkpoints.keep_only(three, {2, 10})
     assert checkpoints.steps(three) == [2, 10]
-    assert sorted(os.listdir(three)) == ["10", "2"]
+    assert sorted(os.listdir(three)) == ["1.bak", "10", "2", "best-500", "my_backup"]
 
 
 def test_a_save_that_was_killed_counts_as_nothing(three):
@@ -179,8 +179,12 @@ def test_no_checkpoint_at_all_is_an_error(tmp_path):
 def test_a_checkpoint_of_another_model_does_not_fit(three):
     like = state_at(1)
     like.params["final_norm"]["bias"] = jax.numpy.zeros(3)
-    with pytest.raises(CheckpointError, match=r"final_norm/bias has shape \(16,\)"):
+    with pytest.raises(MisfitError, match=r"final_norm/bias has shape \(16,\)"):
         checkpoints.restore(three, 1, like)
+    told = []
+    with pytest.raises(MisfitError, match=r"/10/params does not fit this run"):
+        checkpoints.restore_latest(three, like, told.append)
+    assert told == []  # None is damaged.
 
 
 @pytest.mark.parametrize("folder", ["a file", "/sys/no permission"])

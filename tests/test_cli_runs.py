@@ -12,9 +12,9 @@ import shutil
 import pytest
 from small_models import random_params
 
-from jaxllm.cli import convert, main
+from jaxllm.cli import convert, main, model
 from jaxllm.config import GPTConfig
-from jaxllm.data import templates
+from jaxllm.data import templates, token_store, tokenizers
 from jaxllm.data.tokenizers import CharTokenizer
 
 TEXT = "the cat sat on the mat, the dog sat on the cat.\n" * 40
@@ -110,6 +110,13 @@ def test_evaluate_prints_every_figure(run, text, capsys):
         assert re.search(r"loss +\d\.\d{4} nats per token\n", out)
         assert re.search(r"bits per byte +\d\.\d{4}\n", out)
     assert f"tokens           {len(TEXT) - 1:,}\n" in whole
+
+
+def test_the_part_of_a_token_store_that_is_held_out_can_be_evaluated(trained, text):
+    tokenizer = tokenizers.load(trained[0])
+    store = token_store.prepare(text, tokenizer, trained[0].parent / "store", workers=0)
+    ids = model.text_ids(str(trained[0]), tokenizer, str(store.folder), "text")
+    assert list(ids) == list(store.validation)
 
 
 def test_generate_goes_on_from_a_prompt_and_the_seed_decides(run, capsys):
@@ -296,6 +303,12 @@ def test_a_checkpoint_that_is_not_there_is_refused(fails, run):
 def test_a_run_does_not_go_on_as_another(fails, run):
     line = fails("train", "--resume", run, "--model.n_layers", "2")
     assert "model.n_layers = 1" in line
+
+
+def test_a_run_of_finetuning_goes_on_with_its_own_command(fails, tmp_path):
+    (tmp_path / "config.yaml").write_text("task: classify\n")
+    line = fails("train", "--resume", tmp_path)
+    assert line.endswith(f"go on with `jaxllm finetune --resume {tmp_path}`")
 
 
 def test_a_prompt_longer_than_the_context_is_refused(fails, run):

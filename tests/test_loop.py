@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pathlib
+import shutil
 import signal
 
 import jax
@@ -13,8 +14,8 @@ import pytest
 from parameters import quick
 from small_runs import TEXT, small_run
 
-from jaxllm.config import OptimizerConfig, TokenizerConfig
-from jaxllm.data import token_store, tokenizers
+from jaxllm.config import TokenizerConfig
+from jaxllm.data import tokenizers
 from jaxllm.errors import (
     CheckpointError,
     ConfigError,
@@ -23,7 +24,7 @@ from jaxllm.errors import (
     JaxllmError,
     TokenizerError,
 )
-from jaxllm.training import checkpoints, loop, preparation, runs
+from jaxllm.training import checkpoints, loop, preparation, resumption, runs
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,6 +64,52 @@ def whole(tmp_path_factory):
 def same_as(folder: pathlib.Path, whole, **changes):
     """The config of the undisturbed run, for another folder."""
     return dataclasses.replace(small_run(folder), **changes)
+
+
+def copy_of(whole, folder: pathlib.Path):
+    """The config of a copy of the undisturbed run, in another folder."""
+    shutil.copytree(whole[2], folder / "run")
+    return dataclasses.replace(whole[0].cfg, run_dir=str(folder / "run"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A run before its first step."""
+    cfg = small_run(tmp_path_factory.mktemp("prepared"))
+    return preparation.prepare_run(
+        cfg, resume=False, processes=1, on_event=lambda kind, record: None
+    )[1]
+
+
+@pytest.fixture
+def instant(prepared, tmp_path):
+    """A function that gives a run whose steps only count, with losses as they are told.
+
+    Args:
+      losses: of the steps 1, 2, ...; where they end, each step's is 1.
+      validation: of the evaluations, one after the other.
+    """
+
+    def make(losses=(), validation=(), state=prepared.state, **changes):
+        told = iter(validation)
+        counts = {"grad_norm": 1.0, "tokens": 128}
+
+        def train_step(state, batch):
+            step = int(state.step)
+            metrics = counts | {"loss": losses[step] if step < len(losses) else 1.0}
+            metrics = {name: np.asarray(value) for name, value in metrics.items()}
+            return state._replace(step=state.step + 1), jax.device_put(metrics)
+
+        return prepared._replace(
+            run_dir=str(tmp_path),
+            loop=small_run(tmp_path, **changes).loop,
+            total_steps=changes.get("steps", 12),
+            state=state,
+            train_step=train_step,
+            evaluate=lambda params: {"validation_loss": next(told, 1.0)},
+        )
+
+    return make
 
 
 def assert_same_run(result, run_dir, whole):
@@ -158,12 +205,6 @@ def test_the_model_learns(whole):
     assert losses[-1] < losses[0]
 
 
-def test_the_same_config_gives_the_same_bits(whole, tmp_path):
-    cfg = same_as(tmp_path, whole)
-    result = loop.train(cfg, sample=say_something)
-    assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
-
-
 @pytest.mark.parametrize(
     ("step", "number"),
     quick([(8, signal.SIGTERM), (6, signal.SIGINT), (2, signal.SIGTERM)]),
@@ -183,10 +224,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(step, number, whole, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(whole, tmp_path):
-    cfg = same_as(tmp_path, whole)
-    loop.train(cfg, on_event=stop_at(8), sample=say_something)
-    folder = pathlib.Path(cfg.run_dir) / "checkpoints"
-    last = folder / str(checkpoints.latest_step(folder))
+    cfg = copy_of(whole, tmp_path)
+    last = pathlib.Path(cfg.run_dir) / "checkpoints" / "12"
     largest = max(last.rglob("*"), key=lambda path: path.stat().st_size)
     os.truncate(largest, 10)
     events = []
@@ -202,7 +241,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(whole, tmp_pa
     assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
 
 
-def test_a_run_without_a_checkpoint_begins_again(whole, tmp_path):
+def test_a_run_without_a_checkpoint_begins_again_to_the_same_bits(whole, tmp_path):
     cfg = same_as(tmp_path, whole)
     run_dir = pathlib.Path(cfg.run_dir)
     runs.write_config(run_dir, cfg)
@@ -211,21 +250,33 @@ def test_a_run_without_a_checkpoint_begins_again(whole, tmp_path):
     assert_same_run(result, run_dir, whole)
 
 
-def test_a_run_goes_on_with_its_own_tokens_whatever_became_of_the_text(whole, tmp_path):
-    cfg = same_as(tmp_path, whole)
-    assert loop.train(cfg, on_event=stop_at(4), sample=say_something).interrupted
-    (tmp_path / "text.txt").write_text("another text")
-    result = loop.train(cfg, resume=True, sample=say_something)
-    assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
-
-
 def test_a_finished_run_can_be_made_longer(whole, tmp_path):
-    cfg = same_as(tmp_path, whole)
-    constant = OptimizerConfig(schedule="constant", warmup_steps=0)
-    cfg = dataclasses.replace(cfg, optimizer=constant)
-    loop.train(dataclasses.replace(cfg, loop=small_run(tmp_path, steps=6).loop))
-    result = loop.train(cfg, resume=True)
-    assert int(result.state.step) == 12
+    cfg = copy_of(whole, tmp_path)
+    longer = dataclasses.replace(cfg.loop, steps=13)
+    _, run = preparation.prepare_run(
+        dataclasses.replace(cfg, loop=longer),
+        resume=True,
+        processes=1,
+        on_event=lambda kind, record: None,
+    )
+    assert (int(run.state.step), run.total_steps) == (12, 13)
+    assert runs.read_config(cfg.run_dir).loop == longer
+
+
+def test_the_best_step_is_saved_though_no_checkpoint_is_due(instant, tmp_path):
+    plan = {"eval_every": 3, "checkpoint_every": 12, "keep_last": 1}
+    loop.learn(instant(validation=[3.0, 1.0, 2.0, 2.0], **plan))
+    folder, lines = tmp_path / runs.CHECKPOINTS, untimed(tmp_path)
+    assert checkpoints.steps(folder) == [6, 12]
+    # As if it had been killed before its end: it goes on from the best step.
+    shutil.rmtree(folder / "12")
+    run = instant(validation=[1.0, 2.0, 2.0], **plan)
+    state = resumption.restore(
+        run.run_dir, run.state, run.tokenizer, run.batches, lambda kind, record: None
+    )
+    loop.learn(run._replace(state=state))
+    assert checkpoints.steps(folder) == [6, 12]
+    assert untimed(tmp_path) == lines
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(whole, tmp_path):
@@ -263,41 +314,29 @@ def test_epochs_count_batches_of_the_training_text(tmp_path):
     assert run.total_steps == 3 * (n_windows // cfg.data.batch_size)
 
 
-def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path):
-    cfg = dataclasses.replace(
-        small_run(tmp_path, checkpoint_every=1),
-        optimizer=OptimizerConfig(
-            learning_rate=1e30, warmup_steps=3, grad_clip=None, weight_decay=0
-        ),
-    )
-    with pytest.raises(DivergenceError, match=r"became (nan|inf) in step \d") as caught:
-        loop.train(cfg)
-    folder = pathlib.Path(cfg.run_dir) / "checkpoints"
-    last = checkpoints.latest_step(folder)
-    assert str(caught.value).endswith(
-        f"the last good checkpoint is {folder / str(last)}"
-    )
-    params, _, _ = runs.load_run(cfg.run_dir)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_divergence_names_the_step_and_the_last_good_checkpoint(
+    loss, instant, tmp_path
+):
+    run = instant(losses=[1.0, 1.0, loss], checkpoint_every=1)
+    with pytest.raises(DivergenceError, match=f"became {loss} in step 3;") as caught:
+        loop.learn(run)
+    folder = tmp_path / "checkpoints"
+    assert checkpoints.steps(folder) == [1, 2]
+    assert str(caught.value).endswith(f"the last good checkpoint is {folder / '2'}")
 
 
-def test_tensorboard_events_are_written_where_asked(tmp_path):
-    cfg = small_run(tmp_path, tensorboard=True)
-    loop.train(cfg)
-    events = list((pathlib.Path(cfg.run_dir) / "tensorboard").glob("events*"))
+def test_tensorboard_events_are_written_where_asked(instant, tmp_path):
+    loop.learn(instant(tensorboard=True))
+    events = list((tmp_path / "tensorboard").glob("events*"))
     assert events
     assert b"validation_loss" in events[0].read_bytes()
 
 
-def test_a_full_disk_is_one_line(tmp_path):
-    cfg = small_run(tmp_path)
-
-    def fill_up(kind, record):
-        if kind == "start":
-            (pathlib.Path(cfg.run_dir) / runs.METRICS).symlink_to("/dev/full")
-
+def test_a_full_disk_is_one_line(instant, tmp_path):
+    (tmp_path / runs.METRICS).symlink_to("/dev/full")
     with pytest.raises(DataError, match="No space left on device"):
-        loop.train(cfg, on_event=fill_up)
+        loop.learn(instant())
 
 
 def test_several_steps_in_a_dispatch_give_the_same_run(whole, tmp_path):
@@ -307,7 +346,7 @@ def test_several_steps_in_a_dispatch_give_the_same_run(whole, tmp_path):
 
 
 def test_steps_can_be_traced_for_perfetto(tmp_path):
-    cfg = small_run(tmp_path)
+    cfg = small_run(tmp_path, checkpoint_every=12, eval_every=12)
     loop.train(cfg, profile_steps=2)
     folder = pathlib.Path(cfg.run_dir) / runs.PROFILE
     assert list(folder.rglob("*.xplane.pb"))  # for TensorBoard
@@ -346,6 +385,7 @@ def test_there_must_be_a_run_to_resume(tmp_path):
     [
         ("data", {"batch_size": 32}, "data.batch_size = 16, it can't go on with"),
         ("model", {"emb_dim": 16}, "model.emb_dim = 8"),
+        ("optimizer", {"name": "muon"}, "optimizer.name = adamw, it can't go on with"),
     ],
 )
 def test_a_run_does_not_go_on_as_another(part, change, words, whole):
@@ -355,9 +395,18 @@ def test_a_run_does_not_go_on_as_another(part, change, words, whole):
         loop.train(dataclasses.replace(cfg, **{part: changed}), resume=True)
 
 
+def test_a_run_that_was_refused_goes_on_as_it_was(whole):
+    result, _, run_dir = whole
+    files = run_dir / runs.CONFIG, run_dir / runs.METRICS
+    before = [file.read_bytes() for file in files]
+    shorter = dataclasses.replace(result.cfg.loop, steps=2)
+    with pytest.raises(ConfigError, match="at step 12 and can't end at step 2; raise"):
+        loop.train(dataclasses.replace(result.cfg, loop=shorter), resume=True)
+    assert [file.read_bytes() for file in files] == before
+
+
 def test_a_run_does_not_go_on_with_another_tokenizer(whole, tmp_path):
-    cfg = same_as(tmp_path, whole)
-    loop.train(cfg, on_event=stop_at(4))
+    cfg = copy_of(whole, tmp_path)
     run_dir = pathlib.Path(cfg.run_dir)
     other = tokenizers.learn(
         [TEXT.replace("times", "TIMES")], TokenizerConfig(kind="char")
@@ -365,26 +414,6 @@ def test_a_run_does_not_go_on_with_another_tokenizer(whole, tmp_path):
     tokenizers.save(other, run_dir / runs.TOKENIZER)
     with pytest.raises(JaxllmError, match="tokenizer"):
         loop.train(cfg, resume=True)
-
-
-def test_a_token_store_from_another_tokenizer_is_refused(tmp_path):
-    cfg = small_run(tmp_path)
-    ours = tokenizers.learn([TEXT], TokenizerConfig(kind="char"))
-    store = token_store.prepare(cfg.data.corpus, ours, tmp_path / "store", workers=0)
-    data = dataclasses.replace(cfg.data, corpus=str(store.folder))
-    named = TokenizerConfig(kind="gpt2")
-    with pytest.raises(DataError, match="was made by the tokenizer"):
-        loop.train(dataclasses.replace(cfg, data=data, tokenizer=named))
-
-
-def test_a_token_store_brings_its_tokenizer(tmp_path, whole):
-    cfg = small_run(tmp_path)
-    ours = tokenizers.learn([TEXT], TokenizerConfig(kind="char"))
-    store = token_store.prepare(cfg.data.corpus, ours, tmp_path / "store", workers=0)
-    data = dataclasses.replace(cfg.data, corpus=str(store.folder))
-    result = loop.train(dataclasses.replace(cfg, data=data), sample=say_something)
-    assert result.tokenizer.hash == ours.hash
-    assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
 
 
 @pytest.mark.parametrize(
@@ -403,19 +432,6 @@ def test_what_does_not_go_together_is_one_line(part, change, error, words, tmp_p
     with pytest.raises(error, match=words) as caught:
         loop.train(dataclasses.replace(cfg, **{part: changed}))
     assert "\n" not in str(caught.value)
-
-
-def test_an_attempt_that_came_to_nothing_is_no_run(tmp_path, whole):
-    cfg = same_as(tmp_path, whole)
-    wrong = dataclasses.replace(
-        cfg,
-        tokenizer=TokenizerConfig(kind="word"),
-        model=dataclasses.replace(cfg.model, context_length=10**6),
-    )
-    with pytest.raises(DataError):
-        loop.train(wrong)
-    result = loop.train(cfg, sample=say_something)
-    assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
 
 
 def test_metrics_that_a_kill_cut_short_are_read_up_to_there(tmp_path):

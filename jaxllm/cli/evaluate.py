@@ -18,8 +18,8 @@ class Options(ModelOptions):
     """Measure loss, perplexity and bits per byte, over every token of a text."""
 
     text: str | None = None
-    """A named corpus, a text, JSON lines or Parquet file, or a folder of them; if null,
-    all that the run has held out."""
+    """A named corpus, a text, JSON lines or Parquet file, a folder of them, or a token
+    store, of which the held-out part counts; if null, all that the run has held out."""
     text_column: str = "text"
     """The field that holds the text in JSON lines and Parquet."""
     choices: str | None = None

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxllm.cli.options import TextOptions
 from jaxllm.config import GPTConfig
-from jaxllm.data import corpora, instructions, templates, tokenizers
+from jaxllm.data import corpora, instructions, templates, token_store, tokenizers
 from jaxllm.errors import ConfigError, DataError
 from jaxllm.finetuning import opening
 from jaxllm.inference.generate import Overflow
@@ -56,16 +56,19 @@ def text_ids(
     """Find the ids to measure a model on: (n,), an array or a part of a token store.
 
     Args:
-        text: a corpus; None takes what the run has held out.
+        text: a corpus, or a token store, of which the held-out part counts; None takes
+        what the run has held out.
     """
     if text is None and not _holds_out(run):
         raise ConfigError(f"text must be given: {run} holds no text of its own out")
     if text is None:
-        from jaxllm.training import preparation
+        from jaxllm.training import run_text
 
         cfg = dataclasses.replace(runs.read_config(run), run_dir=run)
-        store = preparation.find_tokens(cfg, tokenizer, 1, lambda kind, record: None)
+        store = run_text.find_tokens(cfg, tokenizer, 1, lambda kind, record: None)
         return store.validation
+    if token_store.is_store(text):
+        return token_store.open_store(text, tokenizer).validation
     end = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
     rows = [
         np.append(tokenizer.encode_ordinary(document), end)

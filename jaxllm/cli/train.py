@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxllm.cli import arguments, console, runtime
 from jaxllm.config import ProcessConfig, TrainConfig
+from jaxllm.errors import ConfigError
 
 # Seconds between two drawings of the loss curve while a run goes on.
 PLOT_INTERVAL = 30.0
@@ -36,6 +37,8 @@ class Options(TrainConfig):
 def main(argv: list[str]) -> int:
     """Train, show how it goes, and say what came of it."""
     argv, resumed = arguments.resuming(argv)
+    if resumed is not None:
+        _require_training(resumed)
     options = arguments.parse(Options, argv, "jaxllm train")
     cfg = arguments.config_in(options, TrainConfig)
 
@@ -58,6 +61,15 @@ def main(argv: list[str]) -> int:
             profile_steps=options.profile,
         )
     return 130 if result.interrupted else 0
+
+
+def _require_training(run: str) -> None:
+    from jaxllm.finetuning import opening
+
+    if opening.is_finetuned(run):
+        raise ConfigError(
+            f"{run} is a run of finetuning; go on with `jaxllm finetune --resume {run}`"
+        )
 
 
 @contextlib.contextmanager

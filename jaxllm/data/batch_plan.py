@@ -29,6 +29,7 @@ class BatchPlan:
     drop_last: bool
     epochs: int | None
     order: np.ndarray | None = None
+    text: str | None = None
     process_index: int = 0
     process_count: int = 1
 
@@ -147,6 +148,7 @@ def identity(plan: BatchPlan) -> dict[str, Any]:
         "shuffle": plan.shuffle,
         "drop_last": plan.drop_last,
         "order": None if order is None else hashlib.sha256(order.tobytes()).hexdigest(),
+        "text": plan.text,
     }
 
 

@@ -68,10 +68,10 @@ class TrainingBatches:
           DataError: the state belongs to other windows or another order.
         """
         for name, here in batch_plan.identity(self.plan).items():
-            if state.get(name) != here:
+            if state.get(name, here) != here:
                 raise DataError(
                     f"batches can go on only with the same {name}: "
-                    f"saved {state.get(name)!r}, now {here!r}"
+                    f"saved {state[name]!r}, now {here!r}"
                 )
         self._seek(int(state["next_batch"]))
 
@@ -94,6 +94,7 @@ def training_batches(
     seed: int = 0,
     epochs: int | None = None,
     order: Sequence[int] | np.ndarray | None = None,
+    text: str | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> TrainingBatches:
@@ -112,6 +113,7 @@ def training_batches(
       epochs: passes over the windows; None goes on for ever.
       order: window indices of one epoch, in place of a shuffle: a curriculum, or the
         recorded order of another run. A window may come twice, or not at all.
+      text: a digest of the text, so that a position in another one is refused.
       process_index: which share: rows index * size to (index + 1) * size.
       process_count: shares in all.
 
@@ -140,6 +142,7 @@ def training_batches(
         drop_last=cfg.drop_last,
         epochs=epochs,
         order=None if order is None else batch_plan.checked_order(order, n_windows),
+        text=text,
         process_index=process_index,
         process_count=process_count,
     )

@@ -8,7 +8,9 @@ folder that has one is whole; before, `progress.json` lists the shards that are 
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -41,6 +43,13 @@ class TokenStore:
     @property
     def tokenizer_path(self) -> pathlib.Path:
         return self.folder / TOKENIZER
+
+    @property
+    def digest(self) -> str:
+        """A hash of all ids and of where they are split, wherever the store lies."""
+        files = [shard["files"] for shard in self.manifest["shards"]]
+        content = json.dumps([self.manifest["splits"], files], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def prepare(
@@ -83,7 +92,7 @@ def prepare(
     Raises:
       DataError: the corpus, the disk or the folder's present content forbids it.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).expanduser()
     plan = {
         "source": str(source),
         "tokenizer_hash": tokenizer.hash,
@@ -106,12 +115,15 @@ def prepare(
     if workers is None:
         workers = 0 if len(peeked) < _FEW_JOBS else pool.cores()
     jobs = _reported(itertools.chain(peeked, jobs), progress)
-    records = _begin(folder, tokenizer, plan)
-    done = tuple(records)
-    for record in _write_shards(jobs, done, folder, tokenizer, plan, workers):
-        records.append(record)
-        disk.write_json(folder / PROGRESS, plan | {"shards": records})
-    _finish(folder, tokenizer, plan | {"source_stamp": stamp, "shards": records})
+    done = _begin(folder, tokenizer, plan)
+    record = plan | {"source_stamp": stamp, "shards": list(done)}
+    disk.write_json(folder / PROGRESS, record)
+    with disk.explain_refusal("write", folder / TOKENIZER):
+        tokenizers.save(tokenizer, folder / TOKENIZER)
+    for shard in _write_shards(jobs, done, folder, tokenizer, plan, workers):
+        record["shards"].append(shard)
+        disk.write_json(folder / PROGRESS, record)
+    _finish(folder, tokenizer, record)
     return open_store(folder, tokenizer)
 
 
@@ -207,7 +219,8 @@ def open_store(
     Raises:
       DataError: there is no store, or it is damaged, or of another tokenizer.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).expanduser()
+    refuse_unfinished(folder)
     if not is_store(folder):
         raise DataError(
             f"a token store must have a {MANIFEST}, {folder} has none; "
@@ -236,12 +249,30 @@ def open_store(
 
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path is a whole token store."""
-    return (pathlib.Path(path) / MANIFEST).is_file()
+    return (pathlib.Path(path).expanduser() / MANIFEST).is_file()
+
+
+def refuse_unfinished(path: str | os.PathLike[str]) -> None:
+    """Raise DataError where a path is a token store that is not whole yet."""
+    if not is_store(path) and (pathlib.Path(path).expanduser() / PROGRESS).is_file():
+        raise DataError(
+            f"{os.fspath(path)} is an unfinished token store; run the same "
+            "`jaxllm prepare` again"
+        )
+
+
+def source_stamp(folder: str | os.PathLike[str]) -> str | None:
+    """Tell which text a store is of, whole or not, by its `corpora.stamp`."""
+    for name in (MANIFEST, PROGRESS):
+        path = pathlib.Path(folder) / name
+        if path.is_file():
+            return disk.read_json(path).get("source_stamp")
+    return None
 
 
 def _begin(
     folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, plan: dict[str, Any]
-) -> list[dict[str, Any]]:
+) -> tuple[dict[str, Any], ...]:
     """Make the folder ready; return the records of the shards that are done."""
     with disk.explain_refusal("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -262,10 +293,7 @@ def _begin(
         raise DataError(
             f"a token store needs an empty folder, {folder} holds {', '.join(found)}"
         )
-    disk.write_json(folder / PROGRESS, plan | {"shards": done})
-    with disk.explain_refusal("write", folder / TOKENIZER):
-        tokenizers.save(tokenizer, folder / TOKENIZER)
-    return done
+    return tuple(done)
 
 
 def _finish(

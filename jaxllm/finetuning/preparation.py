@@ -25,7 +25,8 @@ from jaxllm.finetuning.tasks import Start, Task
 from jaxllm.models import gpt
 from jaxllm.training import checkpoints, optimizers, resumption, runs, steps
 from jaxllm.training import state as states
-from jaxllm.training.preparation import LEARNED, Run
+from jaxllm.training.preparation import Run
+from jaxllm.training.run_text import LEARNED
 from jaxllm.training.runs import OnEvent
 from jaxllm.training.state import TrainState
 from jaxllm.types import Array, Params

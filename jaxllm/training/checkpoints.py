@@ -30,7 +30,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxllm import paths
 from jaxllm.data import disk
-from jaxllm.errors import CheckpointError
+from jaxllm.errors import CheckpointError, MisfitError
 from jaxllm.training.state import TrainState
 from jaxllm.types import Params
 
@@ -101,7 +101,8 @@ def restore(folder: Folder, step: int, like: TrainState) -> TrainState:
         say where everything goes. It need not be where it was when it was saved.
 
     Raises:
-      CheckpointError: the checkpoint is missing, damaged, or has other shapes.
+      CheckpointError: the checkpoint is missing or damaged; MisfitError: it has other
+        shapes.
     """
     key_data = jax.eval_shape(jax.random.key_data, like.key)
     training = {
@@ -142,12 +143,15 @@ def restore_latest(
       on_damaged: called with what is wrong with each later checkpoint.
 
     Raises:
+      MisfitError: it has other shapes.
       CheckpointError: there is none.
     """
     reason = "there is none"
     for step in reversed(steps(folder)):
         try:
             return restore(folder, step, like)
+        except MisfitError:
+            raise
         except CheckpointError as error:
             reason = str(error)
             on_damaged(error)
@@ -172,11 +176,12 @@ def latest_step(folder: Folder) -> int | None:
 def keep_only(folder: Folder, kept: Collection[int]) -> None:
     """Delete the checkpoints of all other steps, and what killed saves have left.
 
+    A folder of any other name is somebody else's, and stays.
     No save may be under way, unless its step is among those kept.
     """
     for path in pathlib.Path(folder).glob("*"):
-        step = re.match(r"\d+", path.name)
-        if path.is_dir() and not (step and int(step[0]) in kept):
+        step = re.fullmatch(r"(\d+)(\.orbax-checkpoint-tmp.*)?", path.name)
+        if step and path.is_dir() and int(step[1]) not in kept:
             _delete(path)
 
 
@@ -233,7 +238,7 @@ def _require_shapes(item: pathlib.Path, like: Any) -> None:
     }
     for name in sorted(saved | wanted):
         if saved.get(name) != wanted.get(name):
-            raise CheckpointError(
+            raise MisfitError(
                 f"{item} does not fit this run: {name} has shape {saved.get(name)}, "
                 f"and the run's has {wanted.get(name)}"
             )

@@ -157,15 +157,17 @@ def _loop(
             for step, state, position, stop in _steps(
                 run, stop_asked, lap, tell, trace
             ):
-                if step > first and (stop or due(step, loop.checkpoint_every, total)):
-                    with speed.timed(lap, "checkpoint"):
-                        saving = _save(run, state, position, saving)
-                    tell("checkpoint", {"step": step})
-                # Also of the step that a run goes on from: it was saved before this.
-                if not stop and due(step, loop.eval_every, total):
+                saves = stop or due(step, loop.checkpoint_every, total)
+                evaluates = not stop and due(step, loop.eval_every, total)
+                facts = _facts(run, position) if saves or evaluates else {}
+                if step > first and saves:
+                    saving = _save(run, state, facts, saving, lap, tell)
+                if evaluates:
                     with speed.timed(lap, "evaluation"):
                         validation = run.evaluate(state.params)
                     tell("evaluation", {"step": step} | validation)
+                    if step > first and not saves and _is_best(run, step):
+                        saving = _save(run, state, facts, saving, lap, tell)
                 if run.sample and not stop and due(step, _sample_every(loop), total):
                     with speed.timed(lap, "evaluation"):
                         key = jax.random.fold_in(jax.random.key(run.seed), step)
@@ -284,22 +286,43 @@ def _last_good(run: Run) -> str:
     return f"the last good checkpoint is {folder / str(step)}"
 
 
-def _save(
-    run: Run,
-    state: TrainState,
-    position: dict[str, Any],
-    saving: futures.Future[pathlib.Path] | None,
-) -> futures.Future[pathlib.Path]:
-    if saving:
-        saving.result()
-        _forget_old(run)
-    facts = {
+def _facts(run: Run, position: dict[str, Any]) -> dict[str, Any]:
+    """Tell what a checkpoint needs to know, before more is written after this step.
+
+    A run that goes on from it evaluates the step, and writes that down, again.
+    """
+    return {
         "tokenizer": run.tokenizer.hash,
         "data": position,
         "sizes": runs.sizes(run.run_dir),
     }
-    folder = pathlib.Path(run.run_dir) / runs.CHECKPOINTS
-    return checkpoints.save(folder, state, facts)
+
+
+def _save(
+    run: Run,
+    state: TrainState,
+    facts: dict[str, Any],
+    saving: futures.Future[pathlib.Path] | None,
+    lap: speed.Lap,
+    tell: OnEvent,
+) -> futures.Future[pathlib.Path]:
+    with speed.timed(lap, "checkpoint"):
+        if saving:
+            saving.result()
+            _forget_old(run)
+        folder = pathlib.Path(run.run_dir) / runs.CHECKPOINTS
+        saving = checkpoints.save(folder, state, facts)
+    tell("checkpoint", {"step": int(state.step)})
+    return saving
+
+
+def _is_best(run: Run, step: int) -> bool:
+    """Tell every process whether this is the step to keep as the best so far."""
+    best = False
+    if run.loop.keep_best and jax.process_index() == 0:  # which has written them
+        losses = runs.validation_losses(run.run_dir)
+        best = losses[step] == min(losses.values())
+    return startup.any_process(best)
 
 
 def _forget_old(run: Run) -> None:

@@ -4,9 +4,7 @@ The order is that of dependence: tokenizer, tokens, mesh, then the shapes of the
 its shardings, and only then the state itself, which is born where it belongs.
 """
 
-import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,17 +16,22 @@ from jax.sharding import PartitionSpec as P
 
 from jaxllm import accounting
 from jaxllm.config import LoopConfig, TrainConfig
-from jaxllm.data import batches, corpora, token_store, tokenizers
+from jaxllm.data import batches, token_store, tokenizers
 from jaxllm.distributed import mesh as meshes
 from jaxllm.distributed import sharding, startup
-from jaxllm.errors import ConfigError
+from jaxllm.errors import ConfigError, DataError
 from jaxllm.models import attention
-from jaxllm.training import evaluation, optimizers, resumption, runs, steps
+from jaxllm.training import (
+    evaluation,
+    optimizers,
+    resumption,
+    run_text,
+    runs,
+    steps,
+)
 from jaxllm.training.runs import OnEvent
 from jaxllm.training.state import TrainState, init_train_state
 from jaxllm.types import Array, Batch, Params
-
-LEARNED = ("bpe", "char", "word")
 
 # Tokens of the validation split that are counted for its entropy; more change nothing.
 ENTROPY_TOKENS = 2**24
@@ -74,7 +77,7 @@ def prepare_run(
     mesh = meshes.make_mesh(cfg.mesh)
     check_batch_sizes(cfg, mesh)
     cfg, tokenizer, store = startup.first_alone(
-        lambda: open_run_dir(cfg, resume, processes, on_event)
+        lambda: run_text.open_run_dir(cfg, resume, processes, on_event)
     )
     share = sharding.process_share(mesh)
     data = batches.training_batches(
@@ -82,11 +85,14 @@ def prepare_run(
         cfg.model.context_length,
         cfg.data,
         seed=cfg.seed,
+        text=store.digest,
         process_index=share.part,
         process_count=share.parts,
     )
     epochs, steps_per_epoch = cfg.loop.epochs or 1, data.plan.batches_per_epoch
     total_steps = cfg.loop.steps or epochs * steps_per_epoch
+    check_held_out(store)
+    resumption.require_steps_left(cfg.run_dir, total_steps)
     optimizer = optimizers.make_optimizer(cfg.optimizer, total_steps)
 
     create = functools.partial(init_train_state, cfg=cfg.model, optimizer=optimizer)
@@ -102,6 +108,9 @@ def prepare_run(
             state = jax.jit(
                 create, out_shardings=places, compiler_options=_quick_to_compile()
             )(key)
+    # Only now, so that a run that can't go on like this keeps the config it has.
+    if jax.process_index() == 0:
+        runs.write_config(cfg.run_dir, cfg)
 
     train_step, evaluation_step = compiled_steps(cfg, optimizer, places)
     return cfg, Run(
@@ -190,13 +199,14 @@ def measure(
       known: `known_of_text`, which no run need wait for before its first step.
     """
     token_bytes, entropy = known()
+    everything = cfg.loop.eval_batches is None
     share = sharding.process_share(mesh)
     held_out = batches.evaluation_batches(
         store.validation,
         cfg.model.context_length,
         cfg.loop.eval_batch_size or cfg.data.batch_size,
         count=cfg.loop.eval_batches,
-        tail=cfg.loop.eval_batches is None,
+        tail=everything or len(store.validation) <= cfg.model.context_length,
         process_index=share.part,
         process_count=share.parts,
     )
@@ -219,6 +229,15 @@ def known_of_text(
     return evaluation.byte_lengths(tokenizer), evaluation.unigram_entropy(held_out)
 
 
+def check_held_out(store: token_store.TokenStore) -> None:
+    """Refuse a text that nothing can be measured on, before anything is trained."""
+    if len(store.validation) < 2:
+        raise DataError(
+            "at least 2 tokens must be held out, a token and its target, got "
+            f"{len(store.validation)}; raise data.validation_fraction"
+        )
+
+
 def check_batch_sizes(cfg: TrainConfig, mesh: Mesh) -> None:
     """Refuse batches that can't be shared out evenly, before anything is computed."""
     if cfg.model.context_length % mesh.shape["sequence"]:
@@ -233,87 +252,3 @@ def check_batch_sizes(cfg: TrainConfig, mesh: Mesh) -> None:
         sharding.check_batch_size(
             "loop.eval_batch_size", cfg.loop.eval_batch_size, mesh
         )
-
-
-def open_run_dir(
-    cfg: TrainConfig, resume: bool, processes: int, on_event: OnEvent
-) -> tuple[TrainConfig, tokenizers.Tokenizer, token_store.TokenStore]:
-    """Begin a run directory, or open the one that is there; fill in the config."""
-    run_dir = pathlib.Path(cfg.run_dir)
-    begun = runs.read_config(run_dir) if resume or runs.is_run(run_dir) else cfg
-    if not resume:
-        if runs.has_trained(run_dir):
-            raise ConfigError(
-                f"{run_dir} holds a run already; resume it, or name another run_dir"
-            )
-        corpora.find(cfg.data.corpus)  # A mistake in its name leaves nothing behind.
-        if (begun.tokenizer, begun.data) != (cfg.tokenizer, cfg.data):
-            runs.forget_tokens(run_dir)  # of an attempt that came to nothing
-        if jax.process_index() == 0:
-            runs.write_config(run_dir, cfg)
-    tokenizer = find_tokenizer(cfg, processes)
-    store = find_tokens(cfg, tokenizer, processes, on_event)
-    cfg = with_vocabulary(cfg, tokenizer)
-    if resume:
-        resumption.require_same_run(cfg, with_vocabulary(begun, tokenizer))
-    if jax.process_index() == 0:
-        runs.write_config(run_dir, cfg)
-    return cfg, tokenizer, store
-
-
-def find_tokenizer(cfg: TrainConfig, processes: int) -> tokenizers.Tokenizer:
-    """Load the tokenizer of a run, or learn it; the run directory then has it."""
-    saved = pathlib.Path(cfg.run_dir) / runs.TOKENIZER
-    if saved.exists():
-        return tokenizers.load(saved)
-    corpus = pathlib.Path(cfg.data.corpus)
-    if cfg.tokenizer.kind not in LEARNED:
-        tokenizer = tokenizers.load(cfg.tokenizer.kind)
-    elif token_store.is_store(corpus):
-        tokenizer = tokenizers.load(corpus)
-    else:
-        texts = corpora.texts(cfg.data.corpus, text_column=cfg.data.text_column)
-        tokenizer = tokenizers.learn(texts, cfg.tokenizer, processes=processes)
-    tokenizers.save(tokenizer, saved)
-    return tokenizer
-
-
-def find_tokens(
-    cfg: TrainConfig,
-    tokenizer: tokenizers.Tokenizer,
-    processes: int,
-    on_event: OnEvent,
-) -> token_store.TokenStore:
-    """Open the token store that the config names, or make one in the run directory."""
-    if token_store.is_store(cfg.data.corpus):
-        return token_store.open_store(cfg.data.corpus, tokenizer)
-    folder = pathlib.Path(cfg.run_dir) / runs.TOKENS
-    # What a run has learned from it goes on with, whatever became of the corpus.
-    if runs.has_trained(cfg.run_dir) and token_store.is_store(folder):
-        return token_store.open_store(folder, tokenizer)
-    return token_store.prepare(
-        cfg.data.corpus,
-        tokenizer,
-        folder,
-        text_column=cfg.data.text_column,
-        split=cfg.data.split,
-        validation_fraction=cfg.data.validation_fraction,
-        workers=processes,
-        progress=lambda done, total: on_event("tokenizing", {"characters": done}),
-    )
-
-
-def with_vocabulary(cfg: TrainConfig, tokenizer: tokenizers.Tokenizer) -> TrainConfig:
-    """Fill in a vocabulary size of 0, and refuse any other that is not the tokenizer's.
-
-    A model with fewer rows could not read the text; one with more could write tokens
-    that nobody can decode.
-    """
-    wanted, there = cfg.model.vocab_size, tokenizer.vocab_size
-    if wanted not in (0, there):
-        raise ConfigError(
-            f"model.vocab_size must be {there}, the tokenizer's (0 takes it), "
-            f"got {wanted}"
-        )
-    model = dataclasses.replace(cfg.model, vocab_size=there)
-    return dataclasses.replace(cfg, model=model)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 import jax
 
 from jaxllm.data import tokenizers
-from jaxllm.errors import CheckpointError
+from jaxllm.errors import CheckpointError, ConfigError
 from jaxllm.training import checkpoints, runs
 from jaxllm.training.runs import OnEvent
 from jaxllm.training.state import TrainState
@@ -17,6 +17,7 @@ from jaxllm.training.state import TrainState
 _FREE = (
     "run_dir loop optimizer mesh model.dtype model.remat model.unroll data.workers base"
 ).split()
+_FIXED = ["optimizer.name"]  # Its state is of another shape.
 
 
 class Batches(Protocol):
@@ -45,7 +46,7 @@ def require_same_run(cfg: Any, begun: Any) -> None:
     before = dict(_settings(dataclasses.asdict(begun)))
     for key, value in _settings(dataclasses.asdict(cfg)):
         free = any(key == name or key.startswith(f"{name}.") for name in _FREE)
-        if not free and before[key] != value:
+        if (not free or key in _FIXED) and before[key] != value:
             raise CheckpointError(
                 f"the run was begun with {key} = {before[key]}, "
                 f"it can't go on with {key} = {value}"
@@ -86,6 +87,16 @@ def restore(
         good = [good for good in checkpoints.steps(folder) if good <= step]
         checkpoints.keep_only(folder, good)
     return state
+
+
+def require_steps_left(run_dir: str, total_steps: int) -> None:
+    """Refuse to go on to a step that a run is past already."""
+    step = checkpoints.latest_step(pathlib.Path(run_dir) / runs.CHECKPOINTS) or 0
+    if step > total_steps:
+        raise ConfigError(
+            f"the run is at step {step} and can't end at step {total_steps}; "
+            "raise loop.steps or loop.epochs"
+        )
 
 
 def _settings(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -9,7 +9,8 @@
     plots/           the loss curve
     profile/         traces of steps, where they were asked for
 
-It names no place outside itself, so it can be moved, zipped and opened elsewhere.
+It can be moved, zipped and opened elsewhere. The one thing that it needs from outside
+is a token store, where it learns from one; should that move, data.corpus says where to.
 """
 
 import contextlib
@@ -179,12 +180,18 @@ def read_metrics(run_dir: Folder) -> list[dict[str, Any]]:
 def best_step(run_dir: Folder) -> int | None:
     """Find the checkpoint with the lowest validation loss; None before there is one."""
     there = set(checkpoints.steps(pathlib.Path(run_dir) / CHECKPOINTS))
-    losses = {
+    losses = validation_losses(run_dir)
+    evaluated = [step for step in losses if step in there]
+    return min(evaluated, key=lambda step: losses[step], default=None)
+
+
+def validation_losses(run_dir: Folder) -> dict[int, float]:
+    """Read the validation loss of each step that was evaluated."""
+    return {
         record["step"]: record["validation_loss"]
         for record in read_metrics(run_dir)
-        if record["kind"] == "evaluation" and record["step"] in there
+        if record["kind"] == "evaluation"
     }
-    return min(losses, key=lambda step: losses[step], default=None)
 
 
 def sizes(run_dir: Folder) -> dict[str, int]:

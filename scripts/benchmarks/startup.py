@@ -43,7 +43,13 @@ def prepare(options: Options) -> None:
         texts.varied_documents(options["corpus_bytes"]),
         TokenizerConfig(kind="bpe", vocab_size=4096),
     )
-    token_store.prepare(folder / "corpus.jsonl", learned, folder / "store", workers=0)
+    token_store.prepare(
+        folder / "corpus.jsonl",
+        learned,
+        folder / "store",
+        validation_fraction=0.05,
+        workers=0,
+    )
 
 
 def warm(options: Options) -> Iterator[dict[str, Any]]:
