@@ -14,7 +14,15 @@ from jaxllm.cli import main as command_line
 from jaxllm.config import GPTConfig, LoopConfig, OptimizerConfig, TokenizerConfig
 from jaxllm.data import instructions, templates
 from jaxllm.errors import ConfigError, DataError
-from jaxllm.finetuning import instruction, kinds, lora, opening, peft, run
+from jaxllm.finetuning import (
+    instruct_batches,
+    instruction,
+    kinds,
+    lora,
+    opening,
+    peft,
+    run,
+)
 from jaxllm.finetuning.config import (
     BaseConfig,
     ExamplesConfig,
@@ -91,7 +99,9 @@ def test_other_ways_to_share_a_batch_are_learnt_from_as_well(tmp_path, batches):
     assert templates.load(f"{cfg.run_dir}/template.yaml") == templates.CHAT
 
 
-def test_the_marks_of_a_chat_become_tokens_of_a_grown_model(assistant, tmp_path):
+def test_the_marks_of_a_chat_become_tokens_that_adapters_let_learn(
+    assistant, tmp_path, capsys
+):
     base, before = assistant
     cfg = small(
         tmp_path,
@@ -120,6 +130,13 @@ def test_the_marks_of_a_chat_become_tokens_of_a_grown_model(assistant, tmp_path)
         for tree in (params, before.params)
     )
     np.testing.assert_array_equal(table[:first], old)
+    grown, _ = opening.grow_vocabulary(before.params, before.model, first + 3, cfg.seed)
+    drawn = np.asarray(grown["token_embedding"]["embedding"])[first:]
+    assert (table[first:] != drawn).any(axis=1).all()
+    # Without these rows, PEFT's adapter would be of no use.
+    words = ["convert", cfg.run_dir, f"{tmp_path}/peft", "--to", "peft"]
+    assert command_line.main(words) == 2
+    assert "token_embedding has too" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +254,14 @@ def test_generate_and_chat_ask_by_the_runs_template(assistant, capsys, monkeypat
 
 
 # What is refused, each in one line.
+
+
+def test_a_batch_of_more_packed_rows_than_there_are_names_what_is_counted():
+    one = instructions.Example(np.arange(60), np.arange(60) > 30)
+    with pytest.raises(DataError, match="must be <= 6, the packed rows of 100 ex") as e:
+        instruct_batches.plan_batches([one] * 100, 8, 0, 1024)
+    assert "set data.drop_last: false, or instruct.batches: length" in str(e.value)
+    instruct_batches.plan_batches([one] * 100, 8, 0, 1024, drop_last=False)
 
 
 def refused(cfg, capsys=None):

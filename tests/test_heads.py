@@ -132,63 +132,60 @@ def test_classes_are_scored_at_every_position(params):
 # What trains.
 
 
+def sizes(rules, params):
+    """How many numbers train, and how many are frozen."""
+    parted = jax.eval_shape(lambda params: trainable.split(params, rules), params)
+    return [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in parted]
+
+
 def test_the_books_classifier_trains_its_last_block_norm_and_head():
     shapes = shapes_of(gpt2_config("124M"), 2)
-    count = trainable.count_trainable
-    every = trainable.trainable_mask(shapes, trainable.ALL)
-    assert count(shapes, every) == 124_441_346
-    last = trainable.trainable_mask(shapes, trainable.last_blocks(1))
-    assert count(shapes, last) == 7_090_946
-    head = trainable.trainable_mask(shapes, trainable.HEAD)
-    assert count(shapes, head) == 768 * 2 + 2
-    two = trainable.trainable_mask(shapes, trainable.last_blocks(2))
-    assert count(shapes, two) - count(shapes, last) == 7_087_872
-
-
-def test_masks_broadcast_and_choose_layers(params):
-    masks = trainable.trainable_mask(params, trainable.last_blocks(1))
-    full = jax.tree.map(
-        lambda leaf, mask: np.broadcast_to(mask, leaf.shape), params, masks
-    )
-    assert full["classifier"]["kernel"].all()
-    assert full["final_norm"]["scale"].all()
-    assert not full["token_embedding"]["embedding"].any()
-    for leaf in jax.tree.leaves(full["blocks"]):
-        assert not leaf[0].any()
-        assert leaf[1].all()
+    assert sizes(trainable.ALL, shapes) == [124_441_346, 0]
+    last, frozen = sizes(trainable.last_blocks(1), shapes)
+    assert (last, frozen) == (7_090_946, 124_441_346 - 7_090_946)
+    assert sizes(trainable.HEAD, shapes)[0] == 768 * 2 + 2
+    assert sizes(trainable.last_blocks(2), shapes)[0] - last == 7_087_872
+    tokens = (*trainable.last_tokens(3), *trainable.last_blocks(1))
+    assert sizes(tokens, shapes)[0] - last == 3 * 768
 
 
 def bits(leaf):
     return np.asarray(leaf).view(np.uint32)
 
 
-@pytest.mark.parametrize("rules", [trainable.HEAD, trainable.last_blocks(1)])
-def test_a_frozen_parameter_has_no_gradient_and_does_not_move_by_a_bit(params, rules):
+@pytest.mark.parametrize(
+    "rules",
+    [
+        trainable.ALL,
+        trainable.HEAD,
+        trainable.last_blocks(1),
+        (*trainable.last_tokens(3), *trainable.last_blocks(1)),
+    ],
+    ids=["all", "head", "last block", "last block and tokens"],
+)
+def test_what_is_frozen_does_not_move_by_a_bit(params, rules):
     # Also a negative zero, to which adding zero would be a change of sign.
-    params = jax.tree.map(lambda leaf: leaf.at[..., 0].set(-0.0), params)
-    masks = trainable.trainable_mask(params, rules)
-
-    @jax.jit
-    def step(params):
-        def total(params):
-            leaves = jax.tree.leaves(trainable.stop_gradients(params, masks))
-            return sum(leaf.sum() for leaf in leaves)
-
-        gradients = jax.grad(total)(params)
-        decayed = jax.tree.map(lambda p, g: 0.9 * p - g, params, gradients)
-        return gradients, trainable.keep_frozen(params, decayed, masks)
-
-    def check(before, gradient, after, mask):
-        trains = np.broadcast_to(mask, before.shape)
-        np.testing.assert_array_equal(gradient, trains)
-        np.testing.assert_array_equal(bits(after)[~trains], bits(before)[~trains])
-        assert (after[trains] != before[trains]).all()
-
-    jax.tree.map(check, params, *step(params), masks)
+    params = jax.tree.map(lambda leaf: np.array(leaf), params)
+    for leaf in jax.tree.leaves(params):
+        leaf[..., 0] = -0.0
+    trained, frozen = trainable.split(params, rules)
+    moved = jax.tree.map(lambda leaf: leaf + 1, trained)
+    for one, same in ((trained, True), (moved, False)):
+        whole = jax.tree.map(np.asarray, jax.jit(trainable.join)(one, frozen))
+        back = trainable.split(whole, rules)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_array_equal(bits(a), bits(b)),
+            back,
+            (one, frozen),
+        )
+        equal = jax.tree.map(lambda a, b: (bits(a) == bits(b)).all(), whole, params)
+        assert all(jax.tree.leaves(equal)) == same
 
 
 def test_a_path_without_a_rule_and_no_block_are_errors(params):
     with pytest.raises(ConfigError, match="no rule matches"):
-        trainable.trainable_mask(params, [("^classifier/", True)])
+        trainable.split(params, [("^classifier/", True)])
+    with pytest.raises(ConfigError, match="must be its last, got slice"):
+        trainable.split(params, [("^blocks/", slice(0, 1)), ("", False)])
     with pytest.raises(ConfigError, match="count must be >= 1, got 0"):
         trainable.last_blocks(0)
