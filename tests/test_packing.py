@@ -6,7 +6,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from parameters import quick
 from small_models import CFG, random_params
@@ -42,6 +42,7 @@ def packed(items, width=8, **options):
     return rows, batch
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, width=st.integers(8, 20))
 def test_every_item_is_packed_once_and_no_row_is_too_long(lengths, width):
     rows = packing.pack(lengths, width)
@@ -49,6 +50,7 @@ def test_every_item_is_packed_once_and_no_row_is_too_long(lengths, width):
     assert all(sum(lengths[item] for item in row) <= width for row in rows)
 
 
+@settings(deadline=None)
 @given(lengths=LENGTHS, width=st.integers(8, 20))
 def test_rows_are_nearly_as_few_as_can_be(lengths, width):
     fewest = -(-sum(lengths) // width)
@@ -56,6 +58,7 @@ def test_rows_are_nearly_as_few_as_can_be(lengths, width):
     assert len(packing.pack(lengths, width)) <= max(2 * fewest, fewest)
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 99), min_size=1, max_size=60),
     batch_size=st.integers(1, 8),
