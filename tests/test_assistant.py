@@ -9,6 +9,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from parameters import quick
 
 from jaxllm.cli import main as command_line
 from jaxllm.config import GPTConfig, LoopConfig, OptimizerConfig, TokenizerConfig
@@ -87,7 +88,7 @@ def test_held_out_answers_become_likelier_and_are_written_beside_references(assi
     assert templates.load(f"{cfg.run_dir}/template.yaml") == templates.PHI_3
 
 
-@pytest.mark.parametrize("batches", ["length", "shuffled"])
+@pytest.mark.parametrize("batches", quick(["length", "shuffled"]))
 def test_other_ways_to_share_a_batch_are_learnt_from_as_well(tmp_path, batches):
     instruct = InstructConfig(
         template="chat", batches=batches, response_only=True, samples=0
@@ -170,7 +171,7 @@ def test_preferences_start_at_log_2_and_separate_held_out_pairs(preferring):
     assert templates.load(f"{cfg.run_dir}/template.yaml") == templates.PHI_3
 
 
-@pytest.mark.parametrize("template", ["alpaca", "chat"])
+@pytest.mark.parametrize("template", quick(["chat", "alpaca"]))
 def test_pairs_need_no_answer_beside_the_two(template, tmp_path):
     rows = [{k: v for k, v in row.items() if k != "output"} for row in ROWS]
     cfg = small(
