@@ -70,10 +70,9 @@ from jaxllm.pretrained.surgery import add_qkv_bias, resize_vocabulary
 
 from jaxllm.finetuning.heads import attach_classifier, classify
 from jaxllm.finetuning.trainable import (
-    keep_frozen,
+    join as join_trained,
     last_blocks,
-    stop_gradients,
-    trainable_mask,
+    split as split_trained,
 )
 from jaxllm.finetuning.lora import init_lora, merge_lora
 from jaxllm.finetuning.peft import load_adapters, save_adapters

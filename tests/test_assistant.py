@@ -9,6 +9,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from parameters import quick
 
 from jaxllm.cli import answer
 from jaxllm.cli import main as command_line
@@ -16,7 +17,15 @@ from jaxllm.config import GPTConfig, LoopConfig, OptimizerConfig, TokenizerConfi
 from jaxllm.data import instructions, templates
 from jaxllm.errors import ConfigError, DataError
 from jaxllm.evals import judge
-from jaxllm.finetuning import instruction, kinds, lora, opening, peft, run
+from jaxllm.finetuning import (
+    instruct_batches,
+    instruction,
+    kinds,
+    lora,
+    opening,
+    peft,
+    run,
+)
 from jaxllm.finetuning.config import (
     BaseConfig,
     ExamplesConfig,
@@ -81,7 +90,7 @@ def test_held_out_answers_become_likelier_and_are_written_beside_references(assi
     assert templates.load(f"{cfg.run_dir}/template.yaml") == templates.PHI_3
 
 
-@pytest.mark.parametrize("batches", ["length", "shuffled"])
+@pytest.mark.parametrize("batches", quick(["length", "shuffled"]))
 def test_other_ways_to_share_a_batch_are_learnt_from_as_well(tmp_path, batches):
     instruct = InstructConfig(
         template="chat", batches=batches, response_only=True, samples=0
@@ -93,7 +102,9 @@ def test_other_ways_to_share_a_batch_are_learnt_from_as_well(tmp_path, batches):
     assert templates.load(f"{cfg.run_dir}/template.yaml") == templates.CHAT
 
 
-def test_the_marks_of_a_chat_become_tokens_of_a_grown_model(assistant, tmp_path):
+def test_the_marks_of_a_chat_become_tokens_that_adapters_let_learn(
+    assistant, tmp_path, capsys
+):
     base, before = assistant
     cfg = small(
         tmp_path,
@@ -122,6 +133,13 @@ def test_the_marks_of_a_chat_become_tokens_of_a_grown_model(assistant, tmp_path)
         for tree in (params, before.params)
     )
     np.testing.assert_array_equal(table[:first], old)
+    grown, _ = opening.grow_vocabulary(before.params, before.model, first + 3, cfg.seed)
+    drawn = np.asarray(grown["token_embedding"]["embedding"])[first:]
+    assert (table[first:] != drawn).any(axis=1).all()
+    # Without these rows, PEFT's adapter would be of no use.
+    words = ["convert", cfg.run_dir, f"{tmp_path}/peft", "--to", "peft"]
+    assert command_line.main(words) == 2
+    assert "token_embedding has too" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +173,7 @@ def test_preferences_start_at_log_2_and_separate_held_out_pairs(preferring):
     assert templates.load(f"{cfg.run_dir}/template.yaml") == templates.PHI_3
 
 
-@pytest.mark.parametrize("template", ["alpaca", "chat"])
+@pytest.mark.parametrize("template", quick(["chat", "alpaca"]))
 def test_pairs_need_no_answer_beside_the_two(template, tmp_path):
     rows = [{k: v for k, v in row.items() if k != "output"} for row in ROWS]
     cfg = small(
@@ -280,6 +298,14 @@ def test_a_judge_reads_what_a_record_of_any_template_says():
 
 
 # What is refused, each in one line.
+
+
+def test_a_batch_of_more_packed_rows_than_there_are_names_what_is_counted():
+    one = instructions.Example(np.arange(60), np.arange(60) > 30)
+    with pytest.raises(DataError, match="must be <= 6, the packed rows of 100 ex") as e:
+        instruct_batches.plan_batches([one] * 100, 8, 0, 1024)
+    assert "set data.drop_last: false, or instruct.batches: length" in str(e.value)
+    instruct_batches.plan_batches([one] * 100, 8, 0, 1024, drop_last=False)
 
 
 def refused(cfg, capsys=None):

@@ -13,7 +13,8 @@ from jaxllm.data import example_batches
 from jaxllm.data.labelled import TextBatch
 from jaxllm.data.text_tokenizers import CharTokenizer
 from jaxllm.distributed import mesh as meshes
-from jaxllm.finetuning import classification, heads, tasks
+from jaxllm.errors import DataError
+from jaxllm.finetuning import classification, heads, scores, tasks
 from jaxllm.finetuning.config import ClassifyConfig, ExamplesConfig, FinetuneConfig
 from jaxllm.training import steps
 
@@ -90,12 +91,39 @@ def test_processes_that_split_a_model_give_the_same_rows(batch, monkeypatch):
     mesh = meshes.make_mesh(MeshConfig(data=1, tensor=2), jax.devices()[:2])
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     plan = example_batches.shuffled_plan(4, 4)
+    cfg = FinetuneConfig(data=ExamplesConfig(file=__file__))
     learnt = tasks.training_batches(
-        plan, lambda rows: TextBatch(*(leaf[rows] for leaf in batch)), mesh
+        plan, lambda rows: TextBatch(*(leaf[rows] for leaf in batch)), cfg, mesh
     )
     judged = tasks.place_batch(batch, mesh)
     for one in (next(learnt), judged):
         assert sorted(np.asarray(one.lengths)) == [0, 1, 5, 8]
+
+
+def test_a_rare_label_counts_like_any_other_in_the_macro_f1():
+    figures = scores.report(np.array([[8, 0, 0], [2, 0, 0], [0, 0, 0]]), tuple("abc"))
+    assert figures["accuracy"] == 0.8
+    # Of b none is found; of c there is none, and none is found.
+    np.testing.assert_allclose(figures["macro_f1"], (16 / 18 + 0) / 2)
+
+
+def test_batches_go_on_with_the_same_examples_alone(tmp_path):
+    mesh = meshes.make_mesh(MeshConfig(), jax.devices()[:1])
+    file = tmp_path / "texts.tsv"
+    cfg = FinetuneConfig(data=ExamplesConfig(file=str(file)))
+
+    def batches(text):
+        file.write_text(text)
+        plan = example_batches.shuffled_plan(4, 2)
+        return tasks.training_batches(plan, lambda rows: (rows,), cfg, mesh)
+
+    first = batches("ham\tgood\n")
+    next(first)
+    same, other = batches("ham\tgood\n"), batches("spam\tgood\n")
+    same.restore(first.state())
+    assert same.state() == first.state()
+    with pytest.raises(DataError, match=r"texts\.tsv must hold the examples that"):
+        other.restore(first.state())
 
 
 @pytest.mark.parametrize("pad_to", ["longest", "max_length"])

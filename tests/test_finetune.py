@@ -67,7 +67,7 @@ def small_finetuning(folder, run_dir, what, **changes) -> FinetuneConfig:
         base=BaseConfig(source=str(folder / "base"), drop_rate=0.1),
         data=ExamplesConfig(file=str(folder / "texts.csv"), batch_size=8),
         classify=ClassifyConfig(balance="weights"),
-        trainable=TrainableConfig(what=what, rank=2),
+        trainable=TrainableConfig(what=what, **({"rank": 2} if what == "lora" else {})),
         optimizer=OptimizerConfig(
             learning_rate=1e-2, warmup_steps=0, accumulation_steps=2
         ),
@@ -200,6 +200,15 @@ def test_a_run_goes_on_with_a_model_that_was_given_in_part():
         (lambda: FinetuneConfig(seed=-1), "seed must be in .* got -1"),
         (lambda: TrainableConfig(what="lora", alpha=0), "alpha must be > 0, got 0"),
         (
+            lambda: TrainableConfig(what="lora", blocks=2),
+            "blocks must be left out where what is lora, got 2",
+        ),
+        (lambda: TrainableConfig(rank=4), "rank must be left out where what is all"),
+        (
+            lambda: ClassifyConfig(labels=("ham", "spam", "ham")),
+            "labels must have different names, got ham, spam, ham",
+        ),
+        (
             lambda: ClassifyConfig(pad_to="batch", read_padding=True),
             "pad_to must be longest or max_length .* got batch",
         ),
@@ -324,6 +333,18 @@ def test_a_head_of_other_classes_is_refused(finish, fails, folder, tmp_path):
     words = words_of(folder, file, tmp_path / "run")
     line = fails(*words, "--base.source", folder / "last_blocks")
     assert "a class for each of 3 labels (ham, news, spam), got 2" in line
+
+
+def test_a_classifier_is_no_base_to_write_text(finish, fails, folder, tmp_path):
+    finish("last_blocks")
+    rows = [{"instruction": "a", "output": "b", "chosen": "b", "rejected": "c"}] * 20
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    words = words_of(folder, tmp_path / "rows.json", tmp_path / "run")
+    words += ["--base.source", folder / "last_blocks"]
+    for task in ("instruct", "preference"):
+        line = fails(*words, "--task", task)
+        assert f"must write text, {folder / 'last_blocks'} is a classifier" in line
+        assert not (tmp_path / "run").exists()
 
 
 def test_classify_answers_with_label_and_probability(finish, folder, capsys):

@@ -29,9 +29,13 @@ def params():
     return heads.attach_classifier(random_params(), CFG, 3, key=jax.random.key(1))
 
 
-@pytest.fixture(scope="module")
-def classify():
-    return jax.jit(heads.classify, static_argnums=3, static_argnames="pooling")
+@jax.jit
+def classify(params, tokens, lengths):
+    """The logits by each pooling: compiled at once, for each shape of tokens."""
+    return [
+        heads.classify(params, tokens, lengths, CFG, pooling=pooling)
+        for pooling in POOLINGS
+    ]
 
 
 # Heads.
@@ -76,29 +80,25 @@ def test_one_class_and_a_model_without_a_head_are_errors():
 # Pooling.
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_padded_batch_is_its_texts_alone(params, classify, pooling):
+def test_a_padded_batch_is_its_texts_alone(params):
     lengths = np.array([8, 1, 5])
     tokens = np.random.default_rng(0).integers(0, 16, (3, 8), np.int32)
-    together = classify(params, tokens, lengths, CFG, pooling=pooling)
-    assert together.shape == (3, 3)
+    together = np.array(classify(params, tokens, lengths))
+    assert together.shape == (len(POOLINGS), 3, 3)
     assert together.dtype == jnp.float32
     padded = np.where(np.arange(8) < lengths[:, None], tokens, 7)
-    other = classify(params, padded, lengths, CFG, pooling=pooling)
-    np.testing.assert_array_equal(together, other)
+    np.testing.assert_array_equal(together, classify(params, padded, lengths))
     for row, length in enumerate(lengths):
-        alone = heads.classify(
-            params, tokens[[row], :length], lengths[[row]], CFG, pooling=pooling
-        )
-        np.testing.assert_allclose(together[row], alone[0], atol=1e-5)
+        alone = np.array(classify(params, tokens[[row], :length], lengths[[row]]))
+        np.testing.assert_allclose(together[:, row], alone[:, 0], atol=1e-5)
 
 
-def test_the_order_of_a_batch_does_not_matter(params, classify):
+def test_the_order_of_a_batch_does_not_matter(params):
     tokens = np.random.default_rng(1).integers(0, 16, (3, 8), np.int32)
     lengths, order = np.array([8, 2, 5]), np.array([2, 0, 1])
-    logits = classify(params, tokens, lengths, CFG)
-    shuffled = classify(params, tokens[order], lengths[order], CFG)
-    np.testing.assert_allclose(shuffled, np.asarray(logits)[order], atol=1e-6)
+    logits = np.array(classify(params, tokens, lengths))
+    shuffled = classify(params, tokens[order], lengths[order])
+    np.testing.assert_allclose(shuffled, logits[:, order], atol=1e-6)
 
 
 def test_pooling_takes_what_its_name_says():
@@ -132,63 +132,60 @@ def test_classes_are_scored_at_every_position(params):
 # What trains.
 
 
+def sizes(rules, params):
+    """How many numbers train, and how many are frozen."""
+    parted = jax.eval_shape(lambda params: trainable.split(params, rules), params)
+    return [sum(leaf.size for leaf in jax.tree.leaves(part)) for part in parted]
+
+
 def test_the_books_classifier_trains_its_last_block_norm_and_head():
     shapes = shapes_of(gpt2_config("124M"), 2)
-    count = trainable.count_trainable
-    every = trainable.trainable_mask(shapes, trainable.ALL)
-    assert count(shapes, every) == 124_441_346
-    last = trainable.trainable_mask(shapes, trainable.last_blocks(1))
-    assert count(shapes, last) == 7_090_946
-    head = trainable.trainable_mask(shapes, trainable.HEAD)
-    assert count(shapes, head) == 768 * 2 + 2
-    two = trainable.trainable_mask(shapes, trainable.last_blocks(2))
-    assert count(shapes, two) - count(shapes, last) == 7_087_872
-
-
-def test_masks_broadcast_and_choose_layers(params):
-    masks = trainable.trainable_mask(params, trainable.last_blocks(1))
-    full = jax.tree.map(
-        lambda leaf, mask: np.broadcast_to(mask, leaf.shape), params, masks
-    )
-    assert full["classifier"]["kernel"].all()
-    assert full["final_norm"]["scale"].all()
-    assert not full["token_embedding"]["embedding"].any()
-    for leaf in jax.tree.leaves(full["blocks"]):
-        assert not leaf[0].any()
-        assert leaf[1].all()
+    assert sizes(trainable.ALL, shapes) == [124_441_346, 0]
+    last, frozen = sizes(trainable.last_blocks(1), shapes)
+    assert (last, frozen) == (7_090_946, 124_441_346 - 7_090_946)
+    assert sizes(trainable.HEAD, shapes)[0] == 768 * 2 + 2
+    assert sizes(trainable.last_blocks(2), shapes)[0] - last == 7_087_872
+    tokens = (*trainable.last_tokens(3), *trainable.last_blocks(1))
+    assert sizes(tokens, shapes)[0] - last == 3 * 768
 
 
 def bits(leaf):
     return np.asarray(leaf).view(np.uint32)
 
 
-@pytest.mark.parametrize("rules", [trainable.HEAD, trainable.last_blocks(1)])
-def test_a_frozen_parameter_has_no_gradient_and_does_not_move_by_a_bit(params, rules):
+@pytest.mark.parametrize(
+    "rules",
+    [
+        trainable.ALL,
+        trainable.HEAD,
+        trainable.last_blocks(1),
+        (*trainable.last_tokens(3), *trainable.last_blocks(1)),
+    ],
+    ids=["all", "head", "last block", "last block and tokens"],
+)
+def test_what_is_frozen_does_not_move_by_a_bit(params, rules):
     # Also a negative zero, to which adding zero would be a change of sign.
-    params = jax.tree.map(lambda leaf: leaf.at[..., 0].set(-0.0), params)
-    masks = trainable.trainable_mask(params, rules)
-
-    @jax.jit
-    def step(params):
-        def total(params):
-            leaves = jax.tree.leaves(trainable.stop_gradients(params, masks))
-            return sum(leaf.sum() for leaf in leaves)
-
-        gradients = jax.grad(total)(params)
-        decayed = jax.tree.map(lambda p, g: 0.9 * p - g, params, gradients)
-        return gradients, trainable.keep_frozen(params, decayed, masks)
-
-    def check(before, gradient, after, mask):
-        trains = np.broadcast_to(mask, before.shape)
-        np.testing.assert_array_equal(gradient, trains)
-        np.testing.assert_array_equal(bits(after)[~trains], bits(before)[~trains])
-        assert (after[trains] != before[trains]).all()
-
-    jax.tree.map(check, params, *step(params), masks)
+    params = jax.tree.map(lambda leaf: np.array(leaf), params)
+    for leaf in jax.tree.leaves(params):
+        leaf[..., 0] = -0.0
+    trained, frozen = trainable.split(params, rules)
+    moved = jax.tree.map(lambda leaf: leaf + 1, trained)
+    for one, same in ((trained, True), (moved, False)):
+        whole = jax.tree.map(np.asarray, jax.jit(trainable.join)(one, frozen))
+        back = trainable.split(whole, rules)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_array_equal(bits(a), bits(b)),
+            back,
+            (one, frozen),
+        )
+        equal = jax.tree.map(lambda a, b: (bits(a) == bits(b)).all(), whole, params)
+        assert all(jax.tree.leaves(equal)) == same
 
 
 def test_a_path_without_a_rule_and_no_block_are_errors(params):
     with pytest.raises(ConfigError, match="no rule matches"):
-        trainable.trainable_mask(params, [("^classifier/", True)])
+        trainable.split(params, [("^classifier/", True)])
+    with pytest.raises(ConfigError, match="must be its last, got slice"):
+        trainable.split(params, [("^blocks/", slice(0, 1)), ("", False)])
     with pytest.raises(ConfigError, match="count must be >= 1, got 0"):
         trainable.last_blocks(0)

@@ -110,10 +110,11 @@ def figures_line(figures: dict[str, Any]) -> str:
     """
     words = []
     for name, value in figures.items():
-        if name.endswith(("accuracy", "preferred")):
-            words.append(f"{name.replace('_', ' ')} {value:.2%}".replace("%", " %"))
+        title = name.replace("_", " ").replace("f1", "F1")
+        if name.endswith(("accuracy", "f1", "preferred")):
+            words.append(f"{title} {100 * value:.2f} %")
         elif isinstance(value, float):
-            words.append(f"{name.replace('_', ' ')} {value:.3f}")
+            words.append(f"{title} {value:.3f}")
     return ", ".join(words)
 
 

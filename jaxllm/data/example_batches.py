@@ -1,16 +1,18 @@
 """Plans of epochs in, batches of examples out, in an order that can be taken up again.
 
 A plan of an epoch is the rows of each of its batches; it depends on the seed and the
-number of the epoch alone, so the place of a run in its data is two numbers. -1 stands
-for no row: it fills up a batch, and counts nowhere.
+number of the epoch alone, so the place of a run in its data is two numbers, and the
+digest of the file that holds the examples. -1 stands for no row: it fills up a batch,
+and counts nowhere.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
 
-from jaxllm.data import records
+from jaxllm.data import disk, records
 from jaxllm.errors import DataError
 
 Plan = Callable[[int], list[np.ndarray]]
@@ -35,7 +37,10 @@ def shuffled_plan(
     [[1, 4], [3, 0], [2, -1]]
     """
     if drop_last and n < batch_size:
-        raise DataError(f"a batch must not need more than the {n} examples there are")
+        raise DataError(
+            f"batch_size must be <= {n}, the examples there are, where drop_last is "
+            f"true, got {batch_size}"
+        )
 
     def plan(epoch: int) -> list[np.ndarray]:
         order = np.random.default_rng([seed, epoch]).permutation(n)
@@ -70,11 +75,14 @@ def ordered_batches(
 class ExampleBatches:
     """A process's share of the batches of epoch after epoch, without an end.
 
+    Args:
+      file: that holds the examples; None for those that are in no file.
+
     >>> batches = ExampleBatches(shuffled_plan(4, 2), lambda rows: (rows,))
     >>> next(batches)
     (array([2, 0]),)
     >>> batches.state()
-    {'epoch': 0, 'batch': 1}
+    {'epoch': 0, 'batch': 1, 'sha256': None}
     """
 
     def __init__(
@@ -82,10 +90,12 @@ class ExampleBatches:
         plan: Plan,
         collate: Collate,
         *,
+        file: str | os.PathLike[str] | None = None,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        self._plan, self._collate = plan, collate
+        self._plan, self._collate, self._file = plan, collate, file
+        self._sha256 = None if file is None else disk.file_sha256(file)
         self._share = process_index, process_count
         self._seek(0, 0)
 
@@ -112,11 +122,21 @@ class ExampleBatches:
         return len(self._batches)
 
     def state(self) -> dict[str, Any]:
-        """Tell which batch comes next."""
-        return {"epoch": self._epoch, "batch": self._batch}
+        """Tell which batch comes next, and the digest of the examples."""
+        return {"epoch": self._epoch, "batch": self._batch, "sha256": self._sha256}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to where `state` was asked for."""
+        """Go to where `state` was asked for.
+
+        Raises:
+          DataError: it was asked for of other examples.
+        """
+        # Of a checkpoint that is older than the digest, nothing can be told.
+        if state.get("sha256", self._sha256) != self._sha256:
+            raise DataError(
+                f"{self._file} must hold the examples that the run was begun with, its "
+                "sha256 is another one"
+            )
         self._seek(state["epoch"], state["batch"])
 
     def _seek(self, epoch: int, batch: int) -> None:

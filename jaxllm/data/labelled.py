@@ -140,14 +140,14 @@ def balanced_rows(labels: np.ndarray, permute: Permute) -> np.ndarray:
 def class_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Weigh labels so that each class counts alike, and the mean row counts 1.
 
-    The weight of a row is n / (n_classes x rows of its label); a class without a row
-    has weight 0. Returns (n_classes,) float32.
+    The weight of a row is n / (classes that occur x rows of its label); a class without
+    a row has weight 0. Returns (n_classes,) float32.
 
     >>> class_weights(np.array([0, 0, 0, 1]), 2)
     array([0.6666667, 2.       ], dtype=float32)
     """
     counts = np.bincount(labels, minlength=n_classes)
-    weights = len(labels) / (n_classes * np.maximum(counts, 1))
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return np.where(counts, weights, 0).astype(np.float32)
 
 

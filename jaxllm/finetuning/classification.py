@@ -215,6 +215,7 @@ def prepare(cfg: FinetuneConfig, examples: Examples, start: Start) -> Task:
                 n_train, data.batch_size, seed=cfg.seed, drop_last=data.drop_last
             ),
             train,
+            cfg,
             start.mesh,
         ),
         loss_sum=functools.partial(loss_sum, score=scorer(task)),

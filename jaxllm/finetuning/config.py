@@ -124,6 +124,9 @@ class ClassifyConfig:
     """Whether a token sees only what precedes it; if not, all of the text."""
 
     def __post_init__(self) -> None:
+        if len({*(self.labels or ())}) < len(self.labels or ()):
+            got = ", ".join(self.labels or ())
+            raise ConfigError(f"labels must have different names, got {got}")
         if self.width is not None and self.width < 1:
             raise ConfigError(f"width must be >= 1, got {self.width}")
         if self.read_padding and self.pad_to == "batch":
@@ -178,6 +181,13 @@ class PreferenceConfig:
             raise ConfigError(f"beta must be > 0, got {self.beta}")
 
 
+# What each choice reads of a TrainableConfig.
+_READ = {
+    "last_blocks": ("blocks", "new_tokens"),
+    "lora": ("rank", "alpha", "adapt", "new_tokens"),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainableConfig:
     """What of the model trains; the head of a classifier always does."""
@@ -193,14 +203,34 @@ class TrainableConfig:
     """Scales each adapter, divided by its rank (lora only)."""
     adapt: Literal["all_linear", "query_value"] = "all_linear"
     """Which layers of a block have adapters (lora only)."""
+    new_tokens: int | None = None
+    """Rows of the embedding, counted from the last, that train where the rest of it is
+    frozen (lora and last_blocks only); null takes those of the special tokens that the
+    run adds. The run keeps it."""
 
     def __post_init__(self) -> None:
+        read = {"what", *_READ.get(self.what, ())}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in read and value != field.default:
+                raise ConfigError(
+                    f"{field.name} must be left out where what is {self.what}, "
+                    f"got {value}"
+                )
+        if self.new_tokens is not None and self.new_tokens < 0:
+            raise ConfigError(f"new_tokens must be >= 0, got {self.new_tokens}")
         for name in ("blocks", "rank"):
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"{name} must be >= 1, got {value}")
         if self.alpha <= 0:
             raise ConfigError(f"alpha must be > 0, got {self.alpha}")
+
+    def with_new_tokens(self, count: int | None) -> "TrainableConfig":
+        """Fill in what the run adds, where new_tokens is null and read."""
+        if self.new_tokens is not None or "new_tokens" not in _READ.get(self.what, ()):
+            return self
+        return dataclasses.replace(self, new_tokens=count)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

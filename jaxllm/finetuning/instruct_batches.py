@@ -80,6 +80,13 @@ def plan_batches(
     """
     if grouping == "packed":
         rows = packing.pack([len(one.ids) - 1 for one in examples], max_length)
+        if drop_last and len(rows) < batch_size:
+            raise DataError(
+                f"data.batch_size must be <= {len(rows)}, the packed rows of "
+                f"{len(examples)} examples of max_length {max_length}, got "
+                f"{batch_size}; lower it or data.max_length, set data.drop_last: "
+                "false, or instruct.batches: length"
+            )
 
         def join(numbers: np.ndarray) -> Batch:
             chosen = [[examples[i] for i in rows[n]] if n >= 0 else [] for n in numbers]

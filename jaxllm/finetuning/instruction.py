@@ -23,7 +23,7 @@ from jaxllm.errors import DataError
 from jaxllm.finetuning import answers, instruct_batches, tasks
 from jaxllm.finetuning.config import FinetuneConfig
 from jaxllm.finetuning.instruct_batches import Examples
-from jaxllm.finetuning.tasks import Kind, Start, Task, keep_model, max_length
+from jaxllm.finetuning.tasks import Kind, Start, Task, keep_writer, max_length
 from jaxllm.training import evaluation, losses, runs, steps
 from jaxllm.types import Array, Params
 
@@ -135,7 +135,7 @@ def prepare(cfg: FinetuneConfig, split: Split, start: Start) -> Task:
         }
 
     return Task(
-        batches=tasks.training_batches(plan, collate, start.mesh),
+        batches=tasks.training_batches(plan, collate, cfg, start.mesh),
         loss_sum=losses.next_token_sum,
         unit="tokens",
         evaluate=lambda params: judge(params, validation, cfg.loop.eval_batches),
@@ -208,7 +208,7 @@ def _warn(parts: list[Examples], bound: int, start: Start) -> None:
 KIND = Kind(
     read=read,
     texts=write_texts,
-    fit=keep_model,
+    fit=keep_writer,
     prepare=prepare,
     special_tokens=special_tokens,
 )

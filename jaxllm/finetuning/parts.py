@@ -27,25 +27,30 @@ def split(params: Params, cfg: TrainableConfig, *, key: Array) -> tuple[Params, 
 
     Returns:
       both as nested dicts. With adapters, what trains is these, under the name "lora",
-      and a classifier's head, which is drawn anew and has nothing to adapt.
+      and what is drawn anew and has nothing to adapt: a classifier's head, and the rows
+      of new tokens.
     """
-    if cfg.what != "lora":
-        rules = {"head": trainable.HEAD, "all": trainable.ALL}
-        chosen = rules.get(cfg.what, trainable.last_blocks(cfg.blocks))
-        return trainable.split(params, chosen)
-    base = {name: tree for name, tree in params.items() if name != "classifier"}
-    heads = {name: tree for name, tree in params.items() if name == "classifier"}
-    rules = LORA_RULES[cfg.adapt]
-    adapter = lora.init_lora(key, base, rules, cfg.rank, cfg.alpha)
-    return heads | {ADAPTERS: adapter.adapters}, base
+    rules = {
+        "all": trainable.ALL,
+        "last_blocks": trainable.last_blocks(cfg.blocks),
+    }.get(cfg.what, trainable.HEAD)
+    tokens = trainable.last_tokens(cfg.new_tokens or 0)
+    trained, frozen = trainable.split(params, (*tokens, *rules))
+    if cfg.what == "lora":
+        adapted = LORA_RULES[cfg.adapt]
+        adapter = lora.init_lora(key, params, adapted, cfg.rank, cfg.alpha)
+        trained |= {ADAPTERS: adapter.adapters}
+    if not trained:
+        raise ConfigError(f"some parameter must train, got {', '.join(params)}")
+    return trained, frozen
 
 
 def join(trained: Params, frozen: Params, cfg: TrainableConfig) -> Params:
     """Put a model together again; adapters are merged into the kernels they adapt."""
     if cfg.what != "lora":
         return trainable.join(trained, frozen)
-    heads = {name: tree for name, tree in trained.items() if name != ADAPTERS}
-    return lora.merge_lora(frozen, adapter_of(trained, cfg)) | heads
+    others = {name: tree for name, tree in trained.items() if name != ADAPTERS}
+    return trainable.join(others, lora.merge_lora(frozen, adapter_of(trained, cfg)))
 
 
 def adapter_of(trained: Params, cfg: TrainableConfig) -> lora.Lora:

@@ -20,7 +20,7 @@ from jaxllm.finetuning import instruct_batches, instruction, preference, tasks
 from jaxllm.finetuning.config import FinetuneConfig
 from jaxllm.finetuning.instruction import Split
 from jaxllm.finetuning.preference import PairBatch
-from jaxllm.finetuning.tasks import Kind, Start, Task, keep_model
+from jaxllm.finetuning.tasks import Kind, Start, Task, keep_writer
 from jaxllm.training import runs
 from jaxllm.types import Params
 
@@ -31,30 +31,24 @@ Pairs = list[tuple[Example, Example]]
 
 
 class Answered(NamedTuple):
-    """Records with the answers to prefer for their responses, and with the others."""
+    """Records with two answers each, and with the one to prefer for their response."""
 
+    pairs: Split
     chosen: Split
-    rejected: Split
 
 
 def read(cfg: FinetuneConfig) -> tuple[FinetuneConfig, Answered]:
     """Read and split records with two answers each; find the template."""
     names = cfg.preference.chosen, cfg.preference.rejected
-    split = instruction.read_split(
+    pairs = instruction.read_split(
         cfg,
         lambda record, template: [
             layouts.answered(record, name, template) for name in names
         ],
     )
-
-    def answered(name: str) -> Split:
-        template, *parts = split
-        return Split(
-            template,
-            *([layouts.answered(r, name, template) for r in part] for part in parts),
-        )
-
-    return cfg, Answered(*map(answered, names))
+    template, *parts = pairs
+    chosen = [[layouts.answered(r, names[0], template) for r in p] for p in parts]
+    return cfg, Answered(pairs, Split(template, *chosen))
 
 
 def prepare(cfg: FinetuneConfig, examples: Answered, start: Start) -> Task:
@@ -62,15 +56,12 @@ def prepare(cfg: FinetuneConfig, examples: Answered, start: Start) -> Task:
 
     A pair is learnt whole: one of which an answer does not fit is left out.
     """
-    split = examples.chosen
+    template = examples.pairs.template
     if jax.process_index() == 0:
-        templates.save(split.template, pathlib.Path(cfg.run_dir, templates.FILE))
+        templates.save(template, pathlib.Path(cfg.run_dir, templates.FILE))
     bound = tasks.max_length(cfg, start.model)
-    end = instructions.end_id(split.template, start.tokenizer)
-    parts = [
-        _encode(chosen, rejected, split.template, start, bound)
-        for chosen, rejected in zip(split[1:], examples.rejected[1:], strict=True)
-    ]
+    end = instructions.end_id(template, start.tokenizer)
+    parts = [_encode(part, template, cfg, start, bound) for part in examples.pairs[1:]]
     pairs = [pair for part in parts for pair in part]
     starts = np.cumsum([0, *map(len, parts)])
     longest = max(len(one.ids) - 1 for pair in pairs for one in pair)
@@ -124,6 +115,7 @@ def prepare(cfg: FinetuneConfig, examples: Answered, start: Start) -> Task:
                 drop_last=cfg.data.drop_last,
             ),
             train,
+            cfg,
             start.mesh,
         ),
         loss_sum=functools.partial(preference.preference_sum, beta=cfg.preference.beta),
@@ -131,7 +123,7 @@ def prepare(cfg: FinetuneConfig, examples: Answered, start: Start) -> Task:
         evaluate=evaluate,
         facts={"train": n_train, "validation": n_validation, "test": n_test},
         test=report,
-        sample=instruction.sampler(cfg, split, start),
+        sample=instruction.sampler(cfg, examples.chosen, start),
     )
 
 
@@ -187,26 +179,30 @@ def _judge(
 
 
 def _encode(
-    chosen: list[Record],
-    rejected: list[Record],
+    records: list[Record],
     template: AnyTemplate,
+    cfg: FinetuneConfig,
     start: Start,
     bound: int,
 ) -> Pairs:
     encode = functools.partial(
-        instructions.encode_record, template=template, tokenizer=start.tokenizer
+        instructions.encode_pair,
+        template=template,
+        tokenizer=start.tokenizer,
+        chosen=cfg.preference.chosen,
+        rejected=cfg.preference.rejected,
     )
     pairs = [
         pair
-        for pair in zip(map(encode, chosen), map(encode, rejected), strict=True)
+        for pair in map(encode, records)
         if max(len(one.ids) for one in pair) <= bound + 1
     ]
-    if left_out := len(chosen) - len(pairs):
-        text = f"{left_out:,} of {len(chosen):,} pairs are longer than {bound} tokens "
+    if left_out := len(records) - len(pairs):
+        text = f"{left_out:,} of {len(records):,} pairs are longer than {bound} tokens "
         start.on_event("warning", {"text": text + "and are left out"})
     if not pairs:
         raise DataError(
-            f"some pair must fit {bound} tokens, none of {len(chosen)} does"
+            f"some pair must fit {bound} tokens, none of {len(records)} does"
         )
     return pairs
 
@@ -214,7 +210,7 @@ def _encode(
 KIND = Kind(
     read=read,
     texts=lambda examples: instruction.write_texts(examples.chosen),
-    fit=keep_model,
+    fit=keep_writer,
     prepare=prepare,
     special_tokens=lambda cfg, examples: instruction.special_tokens(
         cfg, examples.chosen

@@ -48,6 +48,7 @@ class Origin(NamedTuple):
     model: GPTConfig
     tokenizer: tokenizers.Tokenizer
     digest: str | None  # of the base as it was read, where it is not kept
+    new_tokens: int  # rows of the vocabulary that the base did not know
 
 
 def prepare_run(
@@ -82,9 +83,14 @@ def prepare_run(
     if resume:
         tokenizer = tokenizers.load(tokenizer_file)
         model = resumed_model(cfg, begun.model)
+        new_tokens = begun.trainable.new_tokens
     else:
         model, tokenizer = origin().model, origin().tokenizer
-    cfg = kind.complete(dataclasses.replace(cfg, model=model), examples, tokenizer)
+        new_tokens = origin().new_tokens
+    cfg = dataclasses.replace(
+        cfg, model=model, trainable=cfg.trainable.with_new_tokens(new_tokens)
+    )
+    cfg = kind.complete(cfg, examples, tokenizer)
     if resume:
         begun = kind.complete(begun, examples, tokenizer)
         resumption.require_same_run(cfg, begun)
@@ -172,7 +178,7 @@ def find_origin(
       texts: gives those that a tokenizer is learned from, where one is.
       special_tokens: that the tokenizer must have.
     """
-    base, digest = cfg.base, None
+    base, digest, new_tokens = cfg.base, None, 0
     key, fit_key = jax.random.split(jax.random.key(cfg.seed))
     if base.source is None:
         tokenizer = _make_tokenizer(cfg, texts, processes)
@@ -187,18 +193,20 @@ def find_origin(
     else:
         params, model, tokenizer = opening.open_base(base.source, base.checkpoint)
         digest = None if base.keep else opening.params_digest(params)
-        model = base.changed(model)
+        model, known = base.changed(model), tokenizer.vocab_size
         tokenizer = _with_special_tokens(tokenizer, special_tokens)
         params, model = opening.grow_vocabulary(
             params, model, tokenizer.vocab_size, cfg.seed
         )
+        if tokenizer.vocab_size > known:
+            new_tokens = model.vocab_size - known
     params, model = KINDS[cfg.task].fit(params, model, cfg, key=fit_key)
     if base.source is not None and cfg.model not in (GPTConfig(), model):
         raise ConfigError(
             "model must be left out where there is a base, whose own it is; "
             "base.drop_rate, base.dtype and base.remat change it"
         )
-    return Origin(params, model, tokenizer, digest)
+    return Origin(params, model, tokenizer, digest, new_tokens)
 
 
 def compiled_step(

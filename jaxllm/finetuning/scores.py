@@ -11,18 +11,20 @@ def report(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     taken for.
 
     Returns:
-      accuracy; for each label precision (of those taken for it, the share that are),
+      accuracy; macro_f1, the mean f1 of all labels but those that no text has or was
+      taken for; for each label precision (of those taken for it, the share that are),
       recall (of those that are, the share taken for it), f1 (their harmonic mean) and
       texts, 0 where there is nothing to take a share of; and the matrix itself.
 
     >>> figures = report(np.array([[3, 1], [0, 4]]), ("ham", "spam"))
-    >>> figures["accuracy"], figures["labels"]["spam"]
-    (0.875, {'precision': 0.8, 'recall': 1.0, 'f1': 0.888..., 'texts': 4})
+    >>> figures["accuracy"], figures["macro_f1"], figures["labels"]["spam"]
+    (0.875, 0.873..., {'precision': 0.8, 'recall': 1.0, 'f1': 0.888..., 'texts': 4})
     """
     right = np.diagonal(matrix)
     precision = right / np.maximum(matrix.sum(0), 1)
     recall = right / np.maximum(matrix.sum(1), 1)
-    f1 = 2 * right / np.maximum(matrix.sum(0) + matrix.sum(1), 1)
+    seen = matrix.sum(0) + matrix.sum(1)
+    f1 = 2 * right / np.maximum(seen, 1)
     labels = {
         name: {
             "precision": float(precision[i]),
@@ -32,5 +34,9 @@ def report(matrix: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
         }
         for i, name in enumerate(names)
     }
-    accuracy = float(right.sum() / max(matrix.sum(), 1))
-    return {"accuracy": accuracy, "labels": labels, "confusion": matrix.tolist()}
+    return {
+        "accuracy": float(right.sum() / max(matrix.sum(), 1)),
+        "macro_f1": float(f1.sum() / max(np.count_nonzero(seen), 1)),
+        "labels": labels,
+        "confusion": matrix.tolist(),
+    }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from jax.sharding import Mesh
 
 from jaxllm.config import GPTConfig
-from jaxllm.data import example_batches
+from jaxllm.data import example_batches, example_files
 from jaxllm.data.example_batches import Collate, ExampleBatches, Plan
 from jaxllm.data.tokenizers import Tokenizer
 from jaxllm.distributed import sharding
@@ -90,10 +90,12 @@ class Kind(NamedTuple):
     """Fills in the config what follows from the examples as tokens."""
 
 
-def keep_model(
+def keep_writer(
     params: Params, model: GPTConfig, cfg: FinetuneConfig, *, key: Array
 ) -> tuple[Params, GPTConfig]:
-    """Leave a model as it is: the `fit` of a task that asks nothing new of it."""
+    """Leave a model that writes text as it is: the `fit` of a task of writing."""
+    if "classifier" in params:
+        raise ConfigError(f"base must write text, {cfg.base.source} is a classifier")
     return params, model
 
 
@@ -108,11 +110,17 @@ def max_length(cfg: FinetuneConfig, model: GPTConfig) -> int:
     return bound
 
 
-def training_batches(plan: Plan, collate: Collate, mesh: Mesh) -> ExampleBatches:
+def training_batches(
+    plan: Plan, collate: Collate, cfg: FinetuneConfig, mesh: Mesh
+) -> ExampleBatches:
     """Give this process its share of the batches to learn from."""
     share = sharding.process_share(mesh)
     return ExampleBatches(
-        plan, collate, process_index=share.part, process_count=share.parts
+        plan,
+        collate,
+        file=example_files.find(cfg.data.file).path,
+        process_index=share.part,
+        process_count=share.parts,
     )
 
 

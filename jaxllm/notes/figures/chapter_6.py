@@ -77,16 +77,16 @@ FIGURES = (
         "classifier-parameters",
         "E",
         "appendix E; two outputs on GPT-2",
-        _SHAPES + "masks = trainable.trainable_mask(shapes, trainable.ALL)\n"
-        "trainable.count_trainable(shapes, masks)",
+        _SHAPES + "sum(leaf.size for leaf in jax.tree.leaves(shapes))",
         124_441_346,
     ),
     Figure(
         "classifier-trainable-parameters",
         "E",
         "ch06; last block, final norm and head",
-        _SHAPES + "masks = trainable.trainable_mask(shapes, trainable.last_blocks(1))\n"
-        "trainable.count_trainable(shapes, masks)",
+        _SHAPES + "trained, frozen = jax.eval_shape(\n"
+        "    lambda tree: trainable.split(tree, trainable.last_blocks(1)), shapes)\n"
+        "sum(leaf.size for leaf in jax.tree.leaves(trained))",
         7_090_946,
     ),
     Figure(
