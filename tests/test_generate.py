@@ -361,17 +361,17 @@ def test_guessing_ahead_gives_the_text_of_plain_greedy_decoding(lookahead, n_row
 
 
 def test_right_guesses_save_steps(monkeypatch):
-    steps, speculate = [], speculation._speculate
+    steps, speculate = [], decoding.compiled(speculation._speculate)
 
     def counted(params, state, n_steps, *rest):
         steps.append(n_steps)
-        return decoding.jax.jit(speculate, static_argnums=(4, 5))(
-            params, state, n_steps, *rest
-        )
+        return speculate(params, state, n_steps, *rest)
 
     compiled = decoding.compiled
     monkeypatch.setattr(
-        decoding, "compiled", lambda f: counted if f is speculate else compiled(f)
+        decoding,
+        "compiled",
+        lambda f: counted if f is speculation._speculate else compiled(f),
     )
     params = gpt.init_params(jax.random.key(2), TINY)
     generate(params, [3, 3, 3, 3], TINY, max_new_tokens=40, temperature=0, lookahead=4)
