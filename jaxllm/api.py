@@ -59,9 +59,11 @@ from jaxllm.training.state import TrainState, init_train_state
 from jaxllm.training.steps import evaluation_step, train_step
 from jaxllm.training.loop import train
 
-from jaxllm.inference.sampling import Sampling, sample
+from jaxllm.inference.settings import Sampling
+from jaxllm.inference.sampling import sample
 from jaxllm.inference.weights import decoding_params
 from jaxllm.inference.generate import complete, generate, stream
+from jaxllm.inference.text import stream_text
 from jaxllm.inference.beam import beam_search
 
 from jaxllm.pretrained.load import load_pretrained

@@ -1,5 +1,6 @@
 """Beam search against the search of all texts, and against other searches."""
 
+import dataclasses
 import functools
 import itertools
 import warnings
@@ -10,11 +11,11 @@ import pytest
 from small_models import random_params
 
 from jaxllm.config import GPTConfig
-from jaxllm.errors import ConfigError, DataError
+from jaxllm.errors import ConfigError, DataError, DivergenceError
 from jaxllm.inference import beam, decoding
 from jaxllm.inference.beam import beam_search
 from jaxllm.inference.generate import complete, generate
-from jaxllm.inference.sampling import Sampling
+from jaxllm.inference.settings import Sampling
 from jaxllm.models import gpt
 from jaxllm.pretrained import save
 
@@ -200,3 +201,22 @@ def test_what_beams_cannot_do_is_refused(wrong, error, message):
 def test_beams_stay_in_one_window():
     with pytest.raises(ConfigError, match=r'overflow must be .* got "slide"'):
         beam_search(params(), PROMPT, CFG, overflow="slide")
+
+
+def test_a_logit_that_is_no_number_is_an_error():
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, params())
+    with pytest.raises(DivergenceError, match="logits must be finite, got NaN"):
+        beam_search(broken, [PROMPT, [2]], CFG, beams=3, max_new_tokens=8)
+
+
+def test_a_beam_that_comes_to_a_logit_that_is_no_number_is_an_error():
+    """Though others have ended before."""
+    ours = dict(params())
+    (best, *_) = found(beams=3, max_new_tokens=3, stop_tokens=[])
+    head = ours["token_embedding"]["embedding"]
+    ours["head"] = {"embedding": head}
+    ours["token_embedding"] = {"embedding": head.at[best[1][1]].set(np.nan)}
+    cfg = dataclasses.replace(CFG, tied_head=False)
+    how = {"beams": 3, "max_new_tokens": 8, "stop_tokens": [STOP]}
+    with pytest.raises(DivergenceError, match="logits must be finite, got NaN"):
+        beam_search(ours, PROMPT, cfg, **how)

@@ -12,10 +12,10 @@ import shutil
 import pytest
 from small_models import random_params
 
-from jaxllm.cli import convert, main, model
+from jaxllm.cli import answers, convert, main, model
 from jaxllm.config import GPTConfig
 from jaxllm.data import templates, token_store, tokenizers
-from jaxllm.data.tokenizers import CharTokenizer
+from jaxllm.data.tokenizers import CharTokenizer, WordTokenizer
 
 TEXT = "the cat sat on the mat, the dog sat on the cat.\n" * 40
 
@@ -217,6 +217,9 @@ def test_a_long_prompt_is_read_from_its_end_where_that_is_asked_for(run, capsys)
         (["--n", "0"], "n must be >= 1, got 0"),
         (["--n", "3", "--beams", "2"], "beams must be >= n, 3, got 2"),
         (["--beams", "2", "--logprobs", "2"], "leave beams or logprobs"),
+        (["--beams", "2", "--stop", "a"], "leave beams or stop"),
+        (["--beams", "2", "--lookahead", "2"], "leave beams or lookahead"),
+        (["--lookahead", "2"], "lookahead needs plain greedy decoding, temperature=0"),
         (["--beams", "2", "--overflow", "slide"], "leave beams, or overflow slide"),
         (["--beams", "2"], "lower --max_new_tokens, or read the prompt's end with"),
         (["--prompts", "a", "--prompt", "b"], "give prompt or prompts, got both"),
@@ -230,6 +233,22 @@ def test_a_long_prompt_is_read_from_its_end_where_that_is_asked_for(run, capsys)
 )
 def test_wrong_options_of_generate_are_named(fails, run, words, message):
     assert message in fails("generate", run, *words)
+
+
+def test_a_prompt_is_not_shown_where_the_options_are_wrong(run, capsys):
+    assert main.main(["generate", str(run), "--prompt", "the", "--top_p", "2"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_stop_string_waits_for_min_new_tokens(run, capsys):
+    words = ["--prompt", "the", "--max_new_tokens", 5, "--bias", "c=99", "--stop", "c"]
+    assert said(capsys, run, *words) == "the\n"
+    assert said(capsys, run, *words, "--min_new_tokens", 3) == "theccc\n"
+
+
+def test_looking_ahead_gives_the_same_text(run, capsys):
+    words = ["--prompt", "the", "--max_new_tokens", 30, "--temperature", 0]
+    assert said(capsys, run, *words, "--lookahead", 3) == said(capsys, run, *words)
 
 
 def chatted(run, capsys, monkeypatch, *lines):
@@ -255,6 +274,31 @@ def test_chat_goes_on_behind_a_line_that_it_cannot_read(run, capsys, monkeypatch
     assert "unknown 'f', '\xe9'" in err
     alone, _ = chatted(run, capsys, monkeypatch, "the cat")
     assert len(out.splitlines()) == len(alone.splitlines())
+
+
+def test_chat_goes_on_behind_a_line_without_a_token(tmp_path, capsys, monkeypatch):
+    tokenizer = WordTokenizer(vocabulary=("cat", "the"))
+    cfg = GPTConfig(vocab_size=2, context_length=8, emb_dim=8, n_heads=2, n_layers=1)
+    convert.write_run(random_params(cfg), cfg, tokenizer, tmp_path / "run")
+    out, err = chatted(tmp_path / "run", capsys, monkeypatch, "", "the cat")
+    assert "at least one token, got none" in err
+    assert out.strip()
+
+
+def test_an_interrupt_ends_a_reply_and_not_the_conversation(run, capsys, monkeypatch):
+    replies, stream = [], answers.stream_reply
+
+    def interrupted(*args, **options):
+        replies.append(args[1])
+        yield "so on"
+        if len(replies) == 1:
+            raise KeyboardInterrupt
+        yield from stream(*args, **options)
+
+    monkeypatch.setattr(answers, "stream_reply", interrupted)
+    out, _ = chatted(run, capsys, monkeypatch, "the cat", "the dog")
+    assert out.startswith("so on\nso on")
+    assert len(replies) == 2
 
 
 def test_an_assistant_goes_on_behind_a_line_that_it_cannot_read(

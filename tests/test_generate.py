@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,11 @@ from hypothesis import strategies as st
 from parameters import quick
 
 from jaxllm.config import GPTConfig
-from jaxllm.errors import ConfigError, DataError
+from jaxllm.errors import ConfigError, DataError, DivergenceError
 from jaxllm.inference import decoding, speculation, weights
-from jaxllm.inference.generate import generate, stream
-from jaxllm.inference.sampling import Sampling, sample
+from jaxllm.inference.generate import generate, stream, stream_pieces
+from jaxllm.inference.sampling import sample
+from jaxllm.inference.settings import Sampling
 from jaxllm.models import cache, gpt
 
 TINY = GPTConfig(vocab_size=23, context_length=48, emb_dim=16, n_heads=2, n_layers=2)
@@ -186,7 +189,10 @@ def compiled_programs():
     names = "_read _decode _first"
     compiled = [decoding.compiled(getattr(decoding, name)) for name in names.split()]
     compiled.append(decoding.compiled(cache.grow_cache))
-    return [function._cache_size() for function in [*compiled, weights._prepared]]
+    return [
+        function._cache_size()
+        for function in [*compiled, weights._pack_layer, weights._pack]
+    ]
 
 
 def test_a_second_call_with_other_lengths_compiles_nothing():
@@ -213,6 +219,74 @@ def test_a_sliding_window_reads_the_half_it_keeps_as_if_it_were_the_prompt():
     )
     for prompt, row in zip(prompts, rows, strict=True):
         assert row.tolist() == slid_without_cache(some_params(), prompt, TINY, 70)
+
+
+def test_a_row_that_has_ended_is_not_read_again(monkeypatch):
+    """Beside a row of 48 tokens, a full context, every token would else slide."""
+    prompts = [(np.arange(48) * 7 % 23).tolist(), [5]]
+    how = {"max_new_tokens": 40, "overflow": "slide"}
+    likeliest = generate(some_params(), prompts[0], TINY, temperature=0, **how)[48]
+    how["stop_tokens"] = [int(likeliest)]
+    greedy = [Sampling(temperature=0), Sampling(temperature=0, ban=how["stop_tokens"])]
+    alone = generate(some_params(), prompts[1:], TINY, sampling=greedy[1], **how)
+    read, prefill = [], decoding.prefill
+
+    def counted(params, windows, cfg):
+        read.append([len(window) for window in windows])
+        return prefill(params, windows, cfg)
+
+    monkeypatch.setattr(decoding, "prefill", counted)
+    rows = generate(some_params(), prompts, TINY, sampling=greedy, **how)
+    assert read == [[48, 1], [1, 2]]
+    assert rows[0].tolist() == prompts[0]
+    assert rows[1].tolist() == alone[0].tolist()
+
+
+def test_an_overflow_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match="error, keep_last, slide, got 'keep-last'"):
+        generate(some_params(), [1], TINY, temperature=0, overflow="keep-last")
+
+
+@pytest.mark.parametrize("how", [{}, {"lookahead": 2}, {"force": [1, 2, 3]}])
+def test_a_logit_that_is_no_number_is_an_error(how):
+    params = some_params()
+    table = params["token_embedding"]["embedding"]
+    broken = params | {"token_embedding": {"embedding": table.at[5].set(np.nan)}}
+    with pytest.raises(DivergenceError, match="logits must be finite, got NaN"):
+        generate(broken, [[1], [2]], TINY, max_new_tokens=9, temperature=0, **how)
+
+
+def test_streams_and_completions_have_the_defaults_of_generate():
+    of_generate, of_pieces = (
+        inspect.signature(function).parameters for function in (generate, stream_pieces)
+    )
+    for name in of_generate.keys() - {"prompts"}:
+        assert of_generate[name].default == of_pieces[name].default
+
+
+def test_options_are_checked_before_the_first_token_is_asked_for():
+    with pytest.raises(ConfigError, match="give a key"):
+        stream(some_params(), [[1]], TINY, max_new_tokens=3)
+
+
+def test_guessing_ahead_obeys_bans():
+    how = {"max_new_tokens": 20, "temperature": 0}
+    params = gpt.init_params(jax.random.key(2), TINY)
+    free = generate(params, [1, 2, 1, 2], TINY, **how)
+    how["ban"] = [int(free[-1])]
+    plain = generate(params, [1, 2, 1, 2], TINY, **how)
+    assert plain.tolist() != free.tolist()
+    assert (
+        plain.tolist()
+        == generate(params, [1, 2, 1, 2], TINY, lookahead=4, **how).tolist()
+    )
+
+
+@pytest.mark.parametrize("bad", [-1, 23])
+def test_an_id_in_the_part_that_is_forgotten_is_checked_too(bad):
+    how = {"max_new_tokens": 3, "temperature": 0, "overflow": "slide"}
+    with pytest.raises(DataError, match=rf"in \[0, 23\), got {bad}"):
+        generate(some_params(), [bad] + [1] * 60, TINY, **how)
 
 
 @pytest.mark.parametrize("bad", [-1, 23])
@@ -287,17 +361,17 @@ def test_guessing_ahead_gives_the_text_of_plain_greedy_decoding(lookahead, n_row
 
 
 def test_right_guesses_save_steps(monkeypatch):
-    steps, speculate = [], speculation._speculate
+    steps, speculate = [], decoding.compiled(speculation._speculate)
 
     def counted(params, state, n_steps, *rest):
         steps.append(n_steps)
-        return decoding.jax.jit(speculate, static_argnums=(4, 5))(
-            params, state, n_steps, *rest
-        )
+        return speculate(params, state, n_steps, *rest)
 
     compiled = decoding.compiled
     monkeypatch.setattr(
-        decoding, "compiled", lambda f: counted if f is speculate else compiled(f)
+        decoding,
+        "compiled",
+        lambda f: counted if f is speculation._speculate else compiled(f),
     )
     params = gpt.init_params(jax.random.key(2), TINY)
     generate(params, [3, 3, 3, 3], TINY, max_new_tokens=40, temperature=0, lookahead=4)
@@ -340,7 +414,9 @@ def test_packed_weights_give_the_text_of_the_rounded_parameters(kind):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("bad", [[1.9, 2.0], [2**32 + 1], [float("nan")]])
+@pytest.mark.parametrize(
+    "bad", [[1.9, 2.0], [2**32 + 1], [float("nan")], "hello", [[[1, 2]]]]
+)
 def test_ids_that_are_no_ids_are_refused_and_not_rounded(bad):
     with pytest.raises(DataError, match="whole numbers of 32 bits"):
         generate(some_params(), bad, TINY, max_new_tokens=1, temperature=0)
@@ -360,8 +436,14 @@ def test_keys_and_noise_that_do_not_fit_the_rows_are_named():
 
     with pytest.raises(ConfigError, match=r"one for each of 3 prompts, got \(2,\)"):
         draw(jax.random.split(jax.random.key(0)))
-    with pytest.raises(ConfigError, match=r"\(5 or more, 3, .* got \(4, 3, 23\)"):
-        draw(jnp.zeros((4, 3, 23)))
+    for shape in ((4, 3, 23), (5, 3, 1), (5, 3, 7)):
+        got = re.escape(str(shape))
+        with pytest.raises(ConfigError, match=rf"\(5 or more, 3, 23\), .* got {got}"):
+            draw(jnp.zeros(shape))
+    with pytest.raises(
+        ConfigError, match=r"must be like jax.random.key\(0\), .* got 0"
+    ):
+        draw(0)
 
 
 def test_a_stream_takes_its_options_by_name():

@@ -92,7 +92,7 @@ def test_rows_of_a_batch_do_not_see_each_other(cfg, new_key):
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("chunks", quick([[4, 1, 3, 1], [9], [1] * 9]))
+@pytest.mark.parametrize("chunks", quick([[4, 1, 4], [9], [1] * 9]))
 def test_reading_in_chunks_with_a_cache_equals_reading_at_once(cfg, new_key, chunks):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 3, 9)
     whole, _ = hidden_states(params, tokens, cfg)
@@ -111,14 +111,14 @@ def test_reading_in_chunks_with_a_cache_equals_reading_at_once(cfg, new_key, chu
 
 def test_a_padded_row_continues_as_if_it_were_alone(cfg, new_key):
     params, tokens = some_params(cfg, new_key), some_tokens(cfg, 3, 9)
-    lengths = jnp.array([2, 6, 4])
-    _, cache = hidden_states(params, tokens[:, :6], cfg, cache=init_cache(cfg, 3))
-    cache = cache._replace(length=lengths)
-    after, _ = hidden_states(params, tokens[:, 6:7], cfg, cache=cache)
-    for row, length in enumerate(lengths):
-        alone = jnp.concatenate([tokens[row, :length], tokens[row, 6:7]])[None]
-        expected, _ = hidden_states(params, alone, cfg)
-        np.testing.assert_allclose(after[row, 0], expected[0, -1], rtol=1e-4, atol=1e-4)
+    lengths = [2, 4, 3]
+    _, cache = hidden_states(params, tokens[:, :4], cfg, cache=init_cache(cfg, 3, 12))
+    cache = cache._replace(length=jnp.array(lengths))
+    after, _ = hidden_states(params, tokens[:, 4:5], cfg, cache=cache)
+    alone = np.array(tokens)
+    alone[range(3), lengths] = tokens[:, 4]  # What follows changes nothing before it.
+    expected = np.asarray(hidden_states(params, alone, cfg)[0])[range(3), lengths]
+    np.testing.assert_allclose(after[:, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_compiled_equals_eager(cfg, new_key):
@@ -216,7 +216,7 @@ def test_trace_keeps_what_the_model_computed(cfg, new_key):
 
 
 def test_gpt2_initialisation_has_its_standard_deviations(new_key):
-    cfg = gpt2_config("124M", n_layers=2, vocab_size=1000)
+    cfg = gpt2_config("124M", n_layers=2, vocab_size=1000, emb_dim=192)
     params = init_params(new_key(), cfg)
     block = params["blocks"]
     for path, value, stddev in (
@@ -313,6 +313,24 @@ def test_more_tokens_than_positions_are_refused_and_not_clamped(kind):
     for read in (apply, trace):
         with pytest.raises(DataError, match=r"at most 9 tokens .* got 10"):
             read(params, jnp.zeros((1, 10), jnp.int32), cfg)
+
+
+@pytest.mark.parametrize("kind", ["learned", "sinusoidal"])
+def test_a_cache_that_is_longer_than_the_context_gives_no_more_positions(kind):
+    cfg = dataclasses.replace(TINY, positions=kind)
+    past = init_cache(cfg, 2, 96)._replace(length=jnp.array([3, 8]))
+    with pytest.raises(DataError, match=r"at most 9 tokens .* got 10"):
+        gpt.hidden_states({}, jnp.zeros((2, 2), jnp.int32), cfg, cache=past)
+
+
+def test_reading_no_token_is_refused():
+    with pytest.raises(DataError, match="at least one token, got none"):
+        gpt.apply({}, jnp.zeros((1, 0), jnp.int32), TINY)
+
+
+def test_parameters_prepared_for_decoding_are_not_traced():
+    with pytest.raises(ConfigError, match="parameters as trained, got prepared"):
+        gpt.trace({"block_0": {}}, jnp.zeros((1, 2), jnp.int32), TINY)
 
 
 def test_a_cache_takes_no_key_and_no_more_tokens_than_it_has_slots():

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from small_models import apply, random_params
 
 from jaxllm.config import GPTConfig
+from jaxllm.errors import ConfigError
 from jaxllm.inference import weights
 from jaxllm.models import packed
 
+pack = jax.jit(packed.pack, static_argnames=("outputs", "weights", "panels"))
 product = jax.jit(packed.product)
 
 
@@ -27,27 +29,27 @@ product = jax.jit(packed.product)
 def test_a_product_is_off_by_what_rounding_the_weights_may_cost(
     n_vectors, n_in, n_out, kind, panels, seed
 ):
-    keys = jax.random.split(jax.random.key(seed))
-    x = jax.random.normal(keys[0], (n_vectors, n_in))
-    matrix = jax.random.normal(keys[1], (n_out, n_in))
-    y = product(x, packed.pack(matrix, (n_out,), kind, panels=panels))
+    normal = np.random.default_rng(seed).normal
+    x = normal(size=(n_vectors, n_in)).astype(np.float32)
+    matrix = normal(size=(n_out, n_in)).astype(np.float32)
+    y = np.asarray(product(x, pack(matrix, (n_out,), kind, panels=panels)))
     assert y.shape == (n_vectors, n_out)
     # Half a step for each weight: of 1/127 of the output's largest, or of 8 bits.
-    largest = jnp.abs(matrix).max(axis=1)
+    largest = np.abs(matrix).max(axis=1)
     off = {
         "float32": 0 * matrix,
-        "bfloat16": jnp.abs(matrix) * 2**-8,
-        "int8": jnp.broadcast_to((largest / 254)[:, None], matrix.shape),
+        "bfloat16": np.abs(matrix) * 2**-8,
+        "int8": np.broadcast_to((largest / 254)[:, None], matrix.shape),
     }
-    bound = jnp.abs(x) @ off[kind].T + 1e-4
-    assert (jnp.abs(y - x @ matrix.T) <= bound).all()
+    bound = np.abs(x) @ off[kind].T + 1e-4
+    assert (np.abs(y - x @ matrix.T) <= bound).all()
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 def test_panels_hold_the_same_numbers_as_rows(kind):
-    matrix = jax.random.normal(jax.random.key(0), (200, 21))
+    matrix = np.random.default_rng(0).normal(size=(200, 21)).astype(np.float32)
     panels, rows = (
-        packed.pack(matrix, (200,), kind, panels=panels) for panels in (True, False)
+        pack(matrix, (200,), kind, panels=panels) for panels in (True, False)
     )
     np.testing.assert_array_equal(
         packed.rows(panels, 21)[:200].astype(jnp.float32),
@@ -56,8 +58,8 @@ def test_panels_hold_the_same_numbers_as_rows(kind):
 
 
 def test_an_output_without_weights_is_zero():
-    matrix = jnp.zeros((2, 3)).at[0, 0].set(1.0)
-    y = product(jnp.ones((1, 3)), packed.pack(matrix, (2,), "int8", panels=True))
+    matrix = np.array([[1, 0, 0], [0, 0, 0]], np.float32)
+    y = product(np.ones((1, 3), np.float32), pack(matrix, (2,), "int8", panels=True))
     np.testing.assert_allclose(y, [[1, 0]], rtol=1e-6)
 
 
@@ -74,7 +76,7 @@ def test_packed_and_rounded_parameters_give_the_same_logits(kind, tied_head):
         tied_head=tied_head,
     )
     params = random_params(cfg)
-    tokens = jax.random.randint(jax.random.key(2), (2, 12), 0, 31)
+    tokens = np.random.default_rng(2).integers(0, 31, (2, 12), np.int32)
     expected = apply(weights.rounded_params(params, kind), tokens, cfg)
     logits = apply(weights.decoding_params(params, cfg, kind), tokens, cfg)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
@@ -111,8 +113,8 @@ def test_a_head_in_float32_is_not_copied():
 
 
 def test_a_compiled_loop_does_not_unpack_ahead():
-    matrix = jax.random.normal(jax.random.key(0), (128, 16))
-    int8 = packed.pack(matrix, (128,), "int8", panels=True)
+    matrix = np.random.default_rng(0).normal(size=(128, 16)).astype(np.float32)
+    int8 = pack(matrix, (128,), "int8", panels=True)
 
     def loop(n, x, int8):
         def step(i, x):
@@ -125,3 +127,14 @@ def test_a_compiled_loop_does_not_unpack_ahead():
     _, before_the_loop = str(compiled.as_text()).split("ENTRY")
     assert "s8[" in before_the_loop
     assert "f32[1,2,1,128]" not in before_the_loop
+
+
+def test_parameters_that_are_prepared_stay_in_their_bits():
+    cfg = GPTConfig(vocab_size=31, emb_dim=24, n_heads=4, n_layers=1)
+    params = random_params(cfg)
+    for kind in ("float32", "int8"):
+        prepared = weights.decoding_params(params, cfg, kind)
+        for same in (None, kind):
+            assert weights.decoding_params(prepared, cfg, same) is prepared
+        with pytest.raises(ConfigError, match=f"prepared in {kind}: .* got .*bfloat16"):
+            weights.decoding_params(prepared, cfg, "bfloat16")

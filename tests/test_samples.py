@@ -1,6 +1,7 @@
 """Samples of a model in training."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxllm.config import GPTConfig, LoopConfig
@@ -43,6 +44,11 @@ def test_a_prompt_that_cannot_be_encoded_is_answered_by_the_reason(params):
 
 def test_an_empty_prompt_is_answered_by_the_reason(params):
     assert "can't be continued" in continued(params, "")[0]
+
+
+def test_a_model_of_numbers_that_are_none_is_answered_by_the_reason(params):
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    assert "must be finite, got NaN" in continued(broken, "a")[0]
 
 
 def test_rows_of_a_model_that_have_no_token_are_not_drawn(params):

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import random_params
 
+from jaxllm.config import GPTConfig
 from jaxllm.data import bpe, tokenizers
 from jaxllm.data.tokenizers import BPETokenizer, WordTokenizer
+from jaxllm.errors import ConfigError, DataError
 from jaxllm.inference import text
 from jaxllm.inference.generate import Piece, join_pieces
 from jaxllm.inference.sampling import Logprobs
+from jaxllm.inference.settings import Sampling
 
 # Each byte is a token, and so are some longer strings, which end inside characters.
 RANKS = bpe.learn_ranks({"漢字漢字": 3, "naïve": 2, "🙂🙂": 3}, 266)
@@ -123,3 +127,42 @@ def test_an_unfinished_character_is_shown_at_the_end():
     ids = gpt2.encode("🙂")[:-1]
     streamed = text.texts_of([[Piece(ids, None, "length")]], gpt2, after=[None])
     assert [row[0][0] for row in streamed] == ["\ufffd"]
+
+
+@many
+@given(whole=letters, stops=stops, n=st.integers(0, 30))
+def test_stop_strings_count_in_the_text_behind_the_first_tokens_only(whole, stops, n):
+    ids = [RANKS[bytes([byte])] for byte in whole.encode()]
+    said = "".join(text.text_of(ids, BYTES, stops=stops, min_new_tokens=n))
+    # A character that the border cuts is of the text behind it.
+    head = whole.encode()[:n].decode(errors="ignore")
+    assert said == head + up_to_stop(whole[len(head) :], stops)
+
+
+CHARACTERS = tokenizers.CharTokenizer(characters="abc")
+CFG = GPTConfig(vocab_size=5, context_length=8, emb_dim=8, n_heads=2, n_layers=1)
+
+
+def streamed(prompt, tokenizer=CHARACTERS, **how):
+    how = {"max_new_tokens": 8, "temperature": 0, "overflow": "slide"} | how
+    return "".join(text.stream_text(random_params(CFG), prompt, CFG, tokenizer, **how))
+
+
+def test_text_in_gives_the_text_that_follows():
+    said = streamed("ca")
+    assert len(said) == 8  # ids beyond the three characters are never drawn
+    assert streamed("ca", max_new_tokens=3) == said[:3]
+    assert streamed("ca", bias={1: 99.0}) == "b" * 8
+    assert streamed("ca", bias={1: 99.0}, stops=["bbb"], min_new_tokens=2) == "bb"
+    with pytest.raises(ConfigError, match="its fields by name, got sampling and temp"):
+        streamed("ca", sampling=Sampling())
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_text_where_there_is_a_token_for_it():
+    with pytest.raises(DataError, match="no token that begins a text"):
+        streamed("")
+    ending = tokenizers.CharTokenizer(
+        characters="abc", special_tokens={"<|endoftext|>": 3}
+    )
+    assert streamed("", ending, bias={3: 99.0}) == ""
+    assert streamed("", ending, bias={2: 99.0}) == "c" * 8

@@ -14,7 +14,7 @@ from jaxllm.data import tokenizers
 from jaxllm.errors import ConfigError, TokenizerError
 from jaxllm.inference import generate, text
 from jaxllm.inference.generate import Overflow, Piece
-from jaxllm.inference.sampling import Sampling
+from jaxllm.inference.settings import Sampling
 from jaxllm.types import Params
 
 
@@ -38,7 +38,7 @@ def stream_answers(
     logprobs: int | None = None,
     overflow: Overflow = "slide",
 ) -> Iterator[list[Answer]]:
-    """Yield what follows each prompt, as it comes, up to a stop or the end of the text.
+    """Check the options, then yield what follows each prompt as it comes, up to a stop.
 
     Args:
         keys: A random key for each prompt.
@@ -54,16 +54,17 @@ def stream_answers(
         logprobs=logprobs,
         stop_tokens=stop_tokens(tokenizer, end),
         overflow=overflow,
+        lookahead=options.lookahead,
         key=jnp.stack(list(keys)),
     )
     rows = text.texts_of(
         pieces,
         tokenizer,
         stops=(*options.stop, *stops),
+        min_new_tokens=options.min_new_tokens,
         after=[int(prompt[-1]) for prompt in prompts],
     )
-    for row in rows:
-        yield [Answer(*answer) for answer in row]
+    return ([Answer(*answer) for answer in row] for row in rows)
 
 
 def stream_reply(

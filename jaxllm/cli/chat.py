@@ -1,6 +1,8 @@
 """`jaxllm chat`: a conversation in the terminal, in turns or continued as text."""
 
+import contextlib
 import dataclasses
+import importlib
 import itertools
 import sys
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from jaxllm.errors import DataError, TokenizerError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(TextOptions):
-    """Talk with a model. Ctrl-D ends the conversation.
+    """Talk with a model. Ctrl-D ends the conversation, Ctrl-C a reply that comes.
 
     An assistant, a run with a template, answers you; when its context is full, it
     forgets the oldest turns. Any other model goes on from your line, up to the end of
@@ -45,6 +47,8 @@ def main(argv: list[str]) -> int:
 
 
 def _lines() -> Iterator[str]:
+    with contextlib.suppress(ImportError):  # There is none on Windows.
+        importlib.import_module("readline")  # So lines can be edited and called back.
     while True:
         try:
             yield input("> ")
@@ -53,26 +57,38 @@ def _lines() -> Iterator[str]:
             return
 
 
+def _printed(reply: Iterator[str]) -> str:
+    """Print a reply as it comes, and give what came of it: Ctrl-C ends it."""
+    text = ""
+    with contextlib.suppress(KeyboardInterrupt):
+        for part in reply:
+            text += part
+            print(part, end="", flush=True)
+    print()
+    return text
+
+
 def _continue(options: Options, params, cfg, tokenizer) -> None:
-    from jaxllm.cli import answers
+    from jaxllm.cli import answers, model
 
     said = ""
     for turn, line in enumerate(_lines()):
         asked = f"{said}{line}\n"
         try:
-            ids = tokenizer.encode(asked, allow_special=True)[-cfg.context_length :]
-        except TokenizerError as error:
+            ids = model.encode_prompt(asked, tokenizer, cfg, "slide")
+        except (DataError, TokenizerError) as error:
             print(error, file=sys.stderr)
             continue
-        said = asked
         reply = answers.stream_reply(
-            params, ids, cfg, tokenizer, options, turn=turn, stops=["\n"]
+            params,
+            ids[-cfg.context_length :],
+            cfg,
+            tokenizer,
+            options,
+            turn=turn,
+            stops=["\n"],
         )
-        for text in reply:
-            print(text, end="", flush=True)
-            said += text
-        print()
-        said += "\n"
+        said = f"{asked}{_printed(reply)}\n"
 
 
 def _converse(options: Options, template, params, cfg, tokenizer) -> None:
@@ -97,8 +113,7 @@ def _converse(options: Options, template, params, cfg, tokenizer) -> None:
             continue
         left = cfg.context_length - len(ids)
         new = min(options.max_new_tokens, left)
-        answer = ""
-        for piece in answers.stream_reply(
+        reply = answers.stream_reply(
             params,
             ids,
             cfg,
@@ -106,8 +121,5 @@ def _converse(options: Options, template, params, cfg, tokenizer) -> None:
             dataclasses.replace(options, max_new_tokens=new),
             turn=next(turn),
             end=end,
-        ):
-            print(piece, end="", flush=True)
-            answer += piece
-        print()
-        said = [*asked, message(templates.ASSISTANT, answer)]
+        )
+        said = [*asked, message(templates.ASSISTANT, _printed(reply))]

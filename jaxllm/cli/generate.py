@@ -52,8 +52,14 @@ class Options(TextOptions):
             raise ConfigError(
                 "beams stay within the context: leave beams, or overflow slide"
             )
-        if self.beams is not None and self.logprobs is not None:
-            raise ConfigError("logprobs come with drawn texts: leave beams or logprobs")
+        drawn_only = {
+            "logprobs": self.logprobs is not None,
+            "stop": bool(self.stop),
+            "lookahead": bool(self.lookahead),
+        }
+        for name, given in drawn_only.items():
+            if self.beams is not None and given:
+                raise ConfigError(f"beams know no {name}: leave beams or {name}")
         if self.prompts is not None and self.prompt != "\n":
             raise ConfigError("give prompt or prompts, got both")
 
@@ -112,16 +118,17 @@ def _prompts(options: Options) -> list[str]:
 def _print_live(text: str, prompt, params, cfg, tokenizer, options, end) -> None:
     from jaxllm.cli import answers
 
-    print(text, end="", flush=True)
-    parts = []
-    for (part,) in answers.stream_answers(
+    streamed = answers.stream_answers(
         params,
         [prompt],
         cfg,
         tokenizer,
         options,
         **_drawing(options, end, [options.seed]),
-    ):
+    )
+    print(text, end="", flush=True)
+    parts = []
+    for (part,) in streamed:
         print(part.text, end="", flush=True)
         parts.append(part)
     print()
@@ -183,7 +190,6 @@ def _searched(prompts, params, cfg, tokenizer, options, end) -> Iterator[Any]:
             (shown,) = text.texts_of(
                 [[one.piece for one in beams]],
                 tokenizer,
-                stops=options.stop,
                 after=[int(prompt[-1])] * len(beams),
             )
             for sample, (answer, one) in enumerate(zip(shown, beams, strict=True)):

@@ -11,6 +11,7 @@ from jaxllm.config import GPTConfig
 from jaxllm.data import corpora, instructions, templates, token_store, tokenizers
 from jaxllm.errors import ConfigError, DataError
 from jaxllm.finetuning import opening
+from jaxllm.inference import text as texts
 from jaxllm.inference.generate import Overflow
 from jaxllm.training import runs
 from jaxllm.types import Params
@@ -92,21 +93,13 @@ def encode_prompt(
     cfg: GPTConfig,
     overflow: Overflow = "error",
 ) -> np.ndarray:
-    """Turn a prompt into ids; special tokens in it count, and nothing begins a text.
+    """Turn a prompt into ids, as `stream_text` does.
 
     Raises:
         DataError: the prompt is longer than the context, where that is an error, or
             it is empty and the tokenizer has no end of a text to begin one with.
     """
-    ids = tokenizer.encode(text, allow_special=True)
-    if not len(ids) and tokenizer.end_of_text is not None:
-        ids = np.array([tokenizer.end_of_text], np.int32)
-    if not len(ids):
-        raise DataError(
-            "a prompt must have at least one token, got none, and this tokenizer has "
-            "no token that begins a text"
-        )
-    return _checked(ids, cfg, overflow)
+    return _checked(texts.encode_prompt(text, tokenizer), cfg, overflow)
 
 
 def encode_request(

@@ -23,19 +23,21 @@ class TextOptions(ModelOptions):
     max_new_tokens: int = 200
     """Tokens to add at most; the end of the text ends it before."""
     min_new_tokens: int = 0
-    """Tokens before which the text does not end."""
+    """Tokens before which the text does not end; a stop string counts behind them."""
     stop: tuple[str, ...] = ()
     """Strings that end the text, and are not shown."""
     temperature: float = 0.8
     """Divides the logits; 0 takes the likeliest token (greedy)."""
     top_k: int | None = None
-    """Draw among the k likeliest tokens only."""
+    """Draw among the k likeliest tokens only, and those that tie with the last."""
     top_p: float | None = None
-    """Draw among the fewest tokens whose probabilities sum to p or more."""
+    """Draw among the fewest tokens whose probabilities sum to p or more, and those that
+    tie with the last."""
     min_p: float | None = None
     """Draw among tokens at least p times as probable as the likeliest one."""
     typical_p: float | None = None
-    """Draw among the fewest tokens of expected surprise that sum to p or more."""
+    """Draw among the fewest tokens of expected surprise that sum to p or more, and
+    those that tie with the last."""
     repetition_penalty: float = 1.0
     """Divides the logits of tokens of the text so far; above 1 against repetition."""
     presence_penalty: float = 0.0
@@ -46,6 +48,9 @@ class TextOptions(ModelOptions):
     """Tokens that are never drawn: ids, or the text of one token each."""
     bias: tuple[str, ...] = ()
     """Is added to the logits of tokens: 198=-2.5, or the text of one token for 198."""
+    lookahead: int = 0
+    """Tokens that a step guesses ahead: the same text, sooner where it repeats itself;
+    needs temperature 0."""
     seed: int = 0
     """Decides what is drawn."""
     weights: Literal["float32", "bfloat16", "int8"] | None = None

@@ -14,12 +14,12 @@ import numpy as np
 from jax import lax
 
 from jaxllm.config import GPTConfig
-from jaxllm.errors import ConfigError
+from jaxllm.errors import ConfigError, DivergenceError
 from jaxllm.inference import decoding, generate, penalties
 from jaxllm.inference import sampling as samplers
 from jaxllm.inference.generate import Piece
 from jaxllm.inference.penalties import History
-from jaxllm.inference.sampling import Sampling, Settings
+from jaxllm.inference.settings import Sampling, Settings, make_settings
 from jaxllm.inference.weights import decoding_params
 from jaxllm.models import cache, gpt, packed
 from jaxllm.types import Array, Params
@@ -95,6 +95,7 @@ def beam_search(
       ConfigError: n is not in 1..beams, sampling forces tokens, or the window is to
         slide.
       DataError: a prompt is empty, or exceeds the context with the new tokens.
+      DivergenceError: a logit is NaN or infinite.
 
     >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
     >>> params = gpt.init_params(jax.random.key(0), cfg)
@@ -110,10 +111,10 @@ def beam_search(
     if len(sampling.force):
         raise ConfigError(f"beams can't be forced, got force={list(sampling.force)}")
     rows, single = generate.as_rows(prompts)
-    rows, windows = generate.checked_rows(rows, cfg, max_new_tokens, overflow)
+    windows = generate.first_windows(rows, cfg, max_new_tokens, overflow)
     stops = sorted({int(token) for token in stop_tokens})
     V = cfg.vocab_size
-    settings = samplers.make_settings(sampling, len(rows) * beams, V, stops)
+    settings = make_settings(sampling, len(rows) * beams, V, stops)
     repeated = [row for row in rows for _ in range(beams)]
     history = samplers.make_history(settings, repeated, [*map(len, repeated)], V, 0)
     search = _Search(
@@ -132,6 +133,8 @@ def beam_search(
     found = search_all(params, filled, last, history, search, cfg, beams, room)
     # (P, K) of each, of which the first n are wanted.
     columns = [np.asarray(leaf)[:, :n] for leaf in found]
+    if np.isnan(columns[2]).any():
+        raise DivergenceError(samplers.NOT_FINITE)
     texts = [_beams_of(*one) for one in zip(*columns, strict=True)]
     return texts[0] if single else texts
 
@@ -202,9 +205,9 @@ def _search(
     logits = gpt.unembed(params, last, cfg)
     state = _extend(beginning, logits[own], search)
     state = lax.while_loop(may_improve, step, state)
-    # Beams that live at the last step are texts, too.
+    # Beams that live at the last step are texts, too; NaN ends a search at once.
     scores = jnp.where(
-        state.step == search.max_new_tokens,
+        (state.step == search.max_new_tokens) | jnp.isnan(state.logprobs),
         state.logprobs / state.step**search.length_penalty,
         -jnp.inf,
     )

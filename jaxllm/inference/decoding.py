@@ -5,6 +5,7 @@ token back (decode), several per call, so the host is asked only now and then. W
 and slots are powers of two, and the cache grows: few compilations serve all lengths.
 """
 
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -19,7 +20,8 @@ import numpy as np
 from jaxllm.config import GPTConfig
 from jaxllm.inference import sampling
 from jaxllm.inference.penalties import History
-from jaxllm.inference.sampling import Logprobs, Settings
+from jaxllm.inference.sampling import Logprobs
+from jaxllm.inference.settings import Settings
 from jaxllm.models import cache, gpt, packed
 from jaxllm.types import Array, Params
 
@@ -46,18 +48,27 @@ class Draws(NamedTuple):
     logprobs: Logprobs | None  # (B, n), (B, n, k), (B, n, k)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of a batch."""
+
+    settings: Settings  # of each row
+    keys: Array  # (B,) keys, or the noise itself: (tokens, B, V)
+    cfg: GPTConfig = dataclasses.field(metadata={"static": True})
+    logprobs: int | None = dataclasses.field(metadata={"static": True})
+    lookahead: int = dataclasses.field(metadata={"static": True})
+
+
 def decode_windows(
     params: Params,
     windows: list[np.ndarray],
-    cfg: GPTConfig,
-    settings: Settings,
-    keys: Array,
     history: History,
     n: int,
-    logprobs: int | None,
+    request: Request,
 ) -> Iterator[Draws]:
     """Prefill, then yield the draws of (B, 1), (B, some), ... tokens up to n."""
-    dispatches = _dispatched(params, windows, cfg, settings, keys, history, n, logprobs)
+    dispatches = _dispatched(params, windows, history, n, request)
     if jax.default_backend() != "cpu":
         dispatches = _one_ahead(dispatches)
     for draws, count in dispatches:
@@ -65,13 +76,16 @@ def decode_windows(
 
 
 def _dispatched(
-    params, windows, cfg, settings, keys, history, n, logprobs
+    params: Params,
+    windows: list[np.ndarray],
+    history: History,
+    n: int,
+    request: Request,
 ) -> Iterator[tuple[Draws, int]]:
     """Yield draws that may still be under way, and how many of them count."""
+    cfg = request.cfg
     filled, last = prefill(params, windows, cfg)
-    state, draws = compiled(_first)(
-        params, filled, last, history, keys, settings, cfg, logprobs
-    )
+    state, draws = compiled(_first)(params, filled, last, history, request)
     yield draws, 1
     on_cpu = jax.default_backend() == "cpu"
     loop, step = (_decode, 4) if on_cpu else (_decode_fixed, _TRIPS)
@@ -82,14 +96,9 @@ def _dispatched(
         filled = with_room(state.cache, cfg, longest, 1 if on_cpu else step)
         step = min(step, room(filled, cfg, longest))
         begin = time.perf_counter()
+        trips = step if on_cpu else _TRIPS
         state, draws = compiled(loop)(
-            params,
-            state._replace(cache=filled),
-            step if on_cpu else _TRIPS,
-            keys,
-            settings,
-            cfg,
-            logprobs,
+            params, state._replace(cache=filled), trips, request
         )
         count, left, longest = step, left - step, longest + step
         if on_cpu:
@@ -180,7 +189,7 @@ def compiled(function: Callable) -> Callable:
     )
 
 
-_STATIC = "cfg ends logprobs slots n_guesses beams room trips".split()
+_STATIC = "cfg ends slots beams room trips".split()
 _DONATED = ("filled", "state")
 
 
@@ -210,35 +219,33 @@ def _read(
 
 
 def _first(
-    params, filled: cache.Cache, hidden, history, keys, settings, cfg, logprobs
+    params, filled: cache.Cache, hidden: Array, history: History, request: Request
 ) -> tuple[_Decoding, Draws]:
     """Draw behind what was read, as (B, 1)."""
-    draws, history = _draw(params, hidden, history, keys, settings, cfg, logprobs)
+    draws, history = _draw(params, hidden, history, request)
     state = _Decoding(filled, draws.tokens, history)
     return state, jax.tree.map(lambda leaf: leaf[:, None], draws)
 
 
-def _decode(params, state, n, keys, settings, cfg, logprobs) -> tuple[_Decoding, Draws]:
+def _decode(params, state: _Decoding, n, request: Request) -> tuple[_Decoding, Draws]:
     def step(i, carry):
         state, buffers = carry
         tied = packed.anchored(params, jnp.minimum(i, 0))
         hidden, extended = gpt.hidden_states(
-            tied, state.token[:, None], cfg, cache=state.cache
+            tied, state.token[:, None], request.cfg, cache=state.cache
         )
-        draws, history = _draw(
-            tied, hidden[:, 0], state.history, keys, settings, cfg, logprobs
-        )
+        draws, history = _draw(tied, hidden[:, 0], state.history, request)
         buffers = jax.tree.map(lambda all, one: all.at[:, i].set(one), buffers, draws)
         return _Decoding(extended, draws.tokens, history), buffers
 
-    return jax.lax.fori_loop(0, n, step, (state, _buffers(state, logprobs)))
+    return jax.lax.fori_loop(0, n, step, (state, _buffers(state, request.logprobs)))
 
 
 def _decode_fixed(
-    params, state, trips, keys, settings, cfg, logprobs
+    params, state: _Decoding, trips, request: Request
 ) -> tuple[_Decoding, Draws]:
     """Decode as many tokens as were known when this was compiled."""
-    return _decode(params, state, trips, keys, settings, cfg, logprobs)
+    return _decode(params, state, trips, request)
 
 
 def _buffers(state: _Decoding, logprobs: int | None) -> Draws:
@@ -252,17 +259,18 @@ def _buffers(state: _Decoding, logprobs: int | None) -> Draws:
 
 
 def _draw(
-    params, hidden, history, keys, settings, cfg, logprobs
+    params, hidden: Array, history: History, request: Request
 ) -> tuple[Draws, History]:
-    logits = gpt.unembed(params, hidden, cfg)  # (B, V)
-    if keys.ndim == 1:
-        noise = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, history.drawn)
+    logits = gpt.unembed(params, hidden, request.cfg)  # (B, V)
+    noise = request.keys
+    if noise.ndim == 1:
+        noise = jax.vmap(jax.random.fold_in, in_axes=(0, None))(noise, history.drawn)
     else:
-        noise = keys[history.drawn]  # (B, V)
-    tokens, history = sampling.draw(logits, settings, history, noise)
-    if logprobs is None:
+        noise = noise[history.drawn]  # (B, V)
+    tokens, history = sampling.draw(logits, request.settings, history, noise)
+    if request.logprobs is None:
         return Draws(tokens, None), history
-    found = sampling.log_probabilities(logits, tokens, logprobs)
+    found = sampling.log_probabilities(logits, tokens, request.logprobs)
     return Draws(tokens, found), history
 
 

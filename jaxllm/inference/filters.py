@@ -42,7 +42,7 @@ def keep_top_p(logits: Array, p: Array | float) -> Array:
     """Rule out the tail: keep the fewest tokens that hold a probability of p or more.
 
     Nucleus sampling, Holtzman et al. 2020, section 3.1. The likeliest token always
-    stays.
+    stays, and so does what ties with the last one kept.
 
     Args:
       logits: (..., V).
@@ -74,7 +74,8 @@ def keep_typical(logits: Array, p: Array | float) -> Array:
     """Keep the fewest tokens, as surprising as expected, that hold p or more.
 
     Locally typical sampling, Meister et al. 2022, section 3: tokens are taken in the
-    order of |-log probability - entropy|, so the likeliest may go.
+    order of |-log probability - entropy|, so the likeliest may go; what ties with the
+    last one kept stays.
 
     Args:
       logits: (..., V).

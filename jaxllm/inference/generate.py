@@ -1,17 +1,18 @@
 """Parameters and prompts in, the tokens that follow out: at once, or as they come."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxllm.config import GPTConfig
-from jaxllm.errors import ConfigError, DataError
+from jaxllm.errors import ConfigError, DataError, DivergenceError
 from jaxllm.inference import sampling as samplers
-from jaxllm.inference.decoding import PIECE, Draws, decode_windows
-from jaxllm.inference.sampling import Logprobs, Sampling, Settings
+from jaxllm.inference.decoding import PIECE, Draws, Request, decode_windows
+from jaxllm.inference.sampling import Logprobs
+from jaxllm.inference.settings import Sampling, Settings, make_settings
 from jaxllm.inference.speculation import speculate_windows
 from jaxllm.inference.weights import decoding_params
 from jaxllm.models import gpt
@@ -44,6 +45,9 @@ def generate(
 ) -> np.ndarray | list[np.ndarray]:
     """Continue prompts, token by token.
 
+    A row's text is the same whatever is beside it, in float32; in fewer bits products
+    of other shapes round differently, which decides where two tokens all but tie.
+
     Args:
       prompts: the token ids of one prompt, or a sequence of prompts of any lengths.
       max_new_tokens: tokens to add at most.
@@ -55,7 +59,8 @@ def generate(
         new tokens fit; "slide" forgets all but the last half context of a row that has
         outgrown it, reads that again and goes on.
       lookahead: tokens that a step of greedy decoding guesses ahead, by looking up what
-        followed the last two before: the same text, in fewer steps where it repeats.
+        followed the last two before: the same text, up to such ties, in fewer steps
+        where it repeats itself.
       key: one key, which each row folds with its place; a key per row; or Gumbel noise
         (max_new_tokens, B, V), as `draw` takes it. A temperature of 0 needs none.
 
@@ -66,6 +71,7 @@ def generate(
       ConfigError: options do not go together, or a draw has no key.
       DataError: a prompt is empty or has ids that the model does not know, or exceeds
         the context with the new tokens where overflow="error".
+      DivergenceError: a logit is NaN or infinite.
 
     >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
     >>> params = gpt.init_params(jax.random.key(0), cfg)
@@ -73,19 +79,20 @@ def generate(
     (5,)
     """
     rows, single = as_rows(prompts)
-    pieces = stream(
+    pieces = stream_pieces(
         params,
         rows,
         cfg,
         max_new_tokens=max_new_tokens,
-        sampling=_asked(sampling, how),
+        sampling=sampling,
         stop_tokens=stop_tokens,
         overflow=overflow,
         lookahead=lookahead,
         key=key,
+        **how,
     )
-    for piece in pieces:
-        rows = [np.concatenate(pair) for pair in zip(rows, piece, strict=True)]
+    for new in pieces:
+        rows = _extended(rows, new)
     return rows[0] if single else rows
 
 
@@ -95,12 +102,6 @@ def complete(
     cfg: GPTConfig,
     *,
     logprobs: int | None = None,
-    sampling: Sampling | Sequence[Sampling] | None = None,
-    max_new_tokens: int = 50,
-    stop_tokens: Sequence[int] = (),
-    overflow: Overflow = "error",
-    lookahead: int = 0,
-    key: Array | None = None,
     **how: Any,
 ) -> Piece | list[Piece]:
     """Continue prompts as `generate` does, and say more of what follows them.
@@ -108,6 +109,7 @@ def complete(
     Args:
       logprobs: how many of the likeliest tokens to give with their log-probabilities,
         beside that of the chosen one; None gives none.
+      **how: the keyword arguments of `generate`.
 
     >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
     >>> params = gpt.init_params(jax.random.key(0), cfg)
@@ -116,18 +118,7 @@ def complete(
     ((50,), (50, 2), 'length')
     """
     rows, single = as_rows(prompts)
-    pieces = stream_pieces(
-        params,
-        rows,
-        cfg,
-        logprobs=logprobs,
-        max_new_tokens=max_new_tokens,
-        sampling=_asked(sampling, how),
-        stop_tokens=stop_tokens,
-        overflow=overflow,
-        lookahead=lookahead,
-        key=key,
-    )
+    pieces = stream_pieces(params, rows, cfg, logprobs=logprobs, **how)
     wholes = [join_pieces(row) for row in zip(*pieces, strict=True)]
     return wholes[0] if single else wholes
 
@@ -140,22 +131,15 @@ def join_pieces(pieces: Sequence[Piece]) -> Piece:
 
 
 def stream(
-    params: Params,
-    prompts: Sequence,
-    cfg: GPTConfig,
-    *,
-    max_new_tokens: int = 50,
-    sampling: Sampling | Sequence[Sampling] | None = None,
-    stop_tokens: Sequence[int] = (),
-    overflow: Overflow = "error",
-    lookahead: int = 0,
-    key: Array | None = None,
-    **how: Any,
+    params: Params, prompts: Sequence, cfg: GPTConfig, **how: Any
 ) -> Iterator[list[np.ndarray]]:
-    """Yield the new tokens of each row as they come; arguments as for `generate`.
+    """Yield the new tokens of each row as they come.
 
     Each item has one int32 array per row, empty for rows that have ended. The first
     item has a token of each row that does not end at once.
+
+    Args:
+      **how: the keyword arguments of `generate`.
 
     >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
     >>> params = gpt.init_params(jax.random.key(0), cfg)
@@ -163,85 +147,102 @@ def stream(
     >>> sum(len(piece) for (piece,) in pieces)
     3
     """
-    pieces = stream_pieces(
-        params,
-        prompts,
-        cfg,
-        max_new_tokens=max_new_tokens,
-        sampling=_asked(sampling, how),
-        stop_tokens=stop_tokens,
-        overflow=overflow,
-        lookahead=lookahead,
-        key=key,
-    )
-    for rows in pieces:
-        yield [piece.tokens for piece in rows]
+    pieces = stream_pieces(params, as_rows(prompts)[0], cfg, **how)
+    return ([piece.tokens for piece in new] for new in pieces)
 
 
 def stream_pieces(
     params: Params,
-    prompts: Sequence,
+    rows: Sequence[np.ndarray],
     cfg: GPTConfig,
     *,
-    max_new_tokens: int,
-    sampling: Sampling | Sequence[Sampling],
     logprobs: int | None = None,
+    max_new_tokens: int = 50,
+    sampling: Sampling | Sequence[Sampling] | None = None,
     stop_tokens: Sequence[int] = (),
     overflow: Overflow = "error",
     lookahead: int = 0,
     key: Array | None = None,
+    **how: Any,
 ) -> Iterator[list[Piece]]:
-    """Yield a piece of each row as they come; arguments as for `complete`."""
-    rows, windows = checked_rows(prompts, cfg, max_new_tokens, overflow)
+    """Check what is asked for, then yield a piece of each row as they come.
+
+    Args:
+      rows: the int32 tokens of each prompt, as `as_rows` gives them.
+      **how: and more, as for `complete`.
+    """
+    windows = first_windows(rows, cfg, max_new_tokens, overflow)
     if logprobs is not None and not 0 <= logprobs <= cfg.vocab_size:
         raise ConfigError(
             f"logprobs must be in 0..{cfg.vocab_size}, the vocabulary, got {logprobs}"
         )
-    B, V = len(rows), cfg.vocab_size
-    stop_tokens = tuple(int(token) for token in stop_tokens)
-    settings = samplers.make_settings(sampling, B, V, stop_tokens)
+    stops = tuple(int(token) for token in stop_tokens)
+    settings = make_settings(
+        _asked_sampling(sampling, how), len(rows), cfg.vocab_size, stops
+    )
     _check_lookahead(lookahead, settings, logprobs)
-    keys = _row_keys(key, settings, B, max_new_tokens)
-    lengths = [len(row) for row in rows]
+    keys = _row_keys(key, settings, (max_new_tokens, len(rows), cfg.vocab_size))
+    request = Request(settings, keys, cfg, logprobs, lookahead)
+    return _pieces(params, rows, windows, request, max_new_tokens, stops)
+
+
+def _pieces(
+    params: Params,
+    rows: Sequence[np.ndarray],
+    windows: list[np.ndarray],
+    request: Request,
+    max_new_tokens: int,
+    stops: tuple[int, ...],
+) -> Iterator[list[Piece]]:
+    cfg, settings = request.cfg, request.settings
     params = decoding_params(params, cfg)
-    finishes: list[Finish | None] = [None] * B
+    lengths = [len(row) for row in rows]
+    finishes: list[Finish | None] = [None] * len(rows)
     left = max_new_tokens
     while not all(finishes):
-        windows = [_window(window, cfg.context_length) for window in windows]
-        room = cfg.context_length - max(map(len, windows))
-        drawn = max_new_tokens - left
-        history = samplers.make_history(settings, rows, lengths, V, drawn)
-        n = min(left, room + 1)
-        if lookahead:
-            tokens = speculate_windows(params, windows, cfg, n, lookahead)
-            batches = (Draws(drawn, None) for drawn in tokens)
+        # Nothing follows a row that has ended: one token of it fills its place.
+        windows = [
+            window[-1:] if finish else _window(window, cfg.context_length)
+            for window, finish in zip(windows, finishes, strict=True)
+        ]
+        n = min(left, cfg.context_length - max(map(len, windows)) + 1)
+        if request.lookahead:
+            batches = speculate_windows(params, windows, n, request)
         else:
-            batches = decode_windows(
-                params, windows, cfg, settings, keys, history, n, logprobs
+            drawn = max_new_tokens - left
+            history = samplers.make_history(
+                settings, rows, lengths, cfg.vocab_size, drawn
             )
+            batches = decode_windows(params, windows, history, n, request)
         for draws in batches:
             left -= draws.tokens.shape[1]
             pieces = [
-                _piece(draws, i, stop_tokens, finish, last=left == 0)
+                _piece(draws, i, stops, finish, last=left == 0)
                 for i, finish in enumerate(finishes)
             ]
             finishes = [piece.finish for piece in pieces]
-            new = [piece.tokens for piece in pieces]
-            rows = [np.concatenate(pair) for pair in zip(rows, new, strict=True)]
-            windows = [np.concatenate(pair) for pair in zip(windows, new, strict=True)]
+            rows, windows = _extended(rows, pieces), _extended(windows, pieces)
             yield pieces
             if all(finishes):
                 break
 
 
-def checked_rows(
-    prompts: Sequence, cfg: GPTConfig, max_new_tokens: int, overflow: Overflow
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Give the tokens of each prompt, and what of them is to be read at first."""
-    rows, _ = as_rows(prompts)
+def _extended(rows: Sequence[np.ndarray], pieces: list[Piece]) -> list[np.ndarray]:
+    pairs = zip(rows, pieces, strict=True)
+    return [np.concatenate([row, piece.tokens]) for row, piece in pairs]
+
+
+def first_windows(
+    rows: Sequence[np.ndarray], cfg: GPTConfig, max_new_tokens: int, overflow: Overflow
+) -> list[np.ndarray]:
+    """Check prompts, and give what of each is to be read at first."""
     C = cfg.context_length
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
+    if overflow not in get_args(Overflow):
+        raise ConfigError(
+            f"overflow must be one of {', '.join(get_args(Overflow))}, got {overflow!r}"
+        )
     if overflow == "keep_last" and max_new_tokens >= C:
         raise ConfigError(
             f"max_new_tokens must be < {C}, the context, so that a part of the prompt "
@@ -250,7 +251,7 @@ def checked_rows(
     for row in rows:
         if not len(row):
             raise DataError("a prompt must have at least one token, got none")
-        gpt.check_tokens(row[-C:], cfg)
+        gpt.check_ids(row, cfg)
         if overflow == "error" and len(row) + max_new_tokens > C:
             raise DataError(
                 f"a prompt of {len(row)} tokens and {max_new_tokens} new ones exceed "
@@ -258,10 +259,13 @@ def checked_rows(
                 'with overflow="keep_last", or let the window slide with "slide"'
             )
     kept = C - max_new_tokens if overflow == "keep_last" else 0
-    return rows, [row[-kept:] for row in rows]
+    return [row[-kept:] for row in rows]
 
 
-def _asked(sampling: Sampling | Sequence[Sampling] | None, how: dict[str, Any]):
+def _asked_sampling(
+    sampling: Sampling | Sequence[Sampling] | None, how: dict[str, Any]
+) -> Sampling | Sequence[Sampling]:
+    """Give how tokens are chosen: what is given, or made of its fields by name."""
     if sampling is None:
         return Sampling(**how)
     if how:
@@ -282,17 +286,21 @@ def as_rows(prompts: Sequence) -> tuple[list[np.ndarray], bool]:
 
 def _ids(row: Any) -> np.ndarray:
     given = np.asarray(row)
-    with np.errstate(invalid="ignore"):  # a NaN is none, and is found below
-        ids = given.astype(np.int32)
-    if not np.array_equal(ids, given):
-        raise DataError(f"token ids must be whole numbers of 32 bits, got {given}")
-    return ids
+    if given.ndim == 1 and np.issubdtype(given.dtype, np.number):
+        with np.errstate(invalid="ignore"):  # a NaN is none, and is not equal below
+            ids = given.astype(np.int32)
+        if np.array_equal(ids, given):
+            return ids
+    raise DataError(
+        f"a prompt must be a row of token ids, whole numbers of 32 bits, got {given}"
+    )
 
 
 def _check_lookahead(lookahead: int, settings: Settings, logprobs: int | None) -> None:
     if not 0 <= lookahead < PIECE:
         raise ConfigError(f"lookahead must be in [0, {PIECE}), got {lookahead}")
-    asked = [name for name, value in settings._asdict().items() if value is not None]
+    others = settings._replace(bias=None)._asdict()
+    asked = [name for name, value in others.items() if value is not None]
     if lookahead and (asked or logprobs is not None):
         raise ConfigError(
             "lookahead needs plain greedy decoding, temperature=0, got "
@@ -300,8 +308,13 @@ def _check_lookahead(lookahead: int, settings: Settings, logprobs: int | None) -
         )
 
 
-def _row_keys(key: Any, settings: Settings, n_rows: int, max_new_tokens: int) -> Array:
-    """Give a key of each row, or the noise (max_new_tokens, B, V) that is given."""
+def _row_keys(key: Any, settings: Settings, shape: tuple[int, int, int]) -> Array:
+    """Give a key of each row, or the noise that is given.
+
+    Args:
+      shape: what noise must have, or more of along the first axis: tokens, rows and
+        vocabulary.
+    """
     if key is None:
         if settings.temperature is not None:
             raise ConfigError(
@@ -309,21 +322,22 @@ def _row_keys(key: Any, settings: Settings, n_rows: int, max_new_tokens: int) ->
                 "a key, or temperature=0"
             )
         key = jax.random.key(0)
-    if jnp.issubdtype(key.dtype, jnp.uint32):  # as jax.random.PRNGKey makes them
-        key = jax.random.wrap_key_data(key)
-    noise = not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if noise and (key.ndim != 3 or len(key) < max_new_tokens or key.shape[1] != n_rows):
+    key = samplers.typed_keys(key)
+    n, B, V = shape
+    if not samplers.are_keys(key):
+        if key.ndim != 3 or len(key) < n or key.shape[1:] != (B, V):
+            raise ConfigError(
+                f"noise must be ({n} or more, {B}, {V}), a number for each token to "
+                f"draw, each prompt and each token of the vocabulary, got {key.shape}"
+            )
+        return jnp.asarray(key)
+    if key.ndim and key.shape != (B,):
         raise ConfigError(
-            f"noise must be ({max_new_tokens} or more, {n_rows}, vocabulary), a row of "
-            f"it for each token and each prompt, got {key.shape}"
-        )
-    if not noise and key.ndim and key.shape != (n_rows,):
-        raise ConfigError(
-            f"key must be one key, or one for each of {n_rows} prompts, got {key.shape}"
+            f"key must be one key, or one for each of {B} prompts, got {key.shape}"
         )
     if key.ndim:
-        return jnp.asarray(key)
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(n_rows))
+        return key
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(B))
 
 
 def _window(row: np.ndarray, context_length: int) -> np.ndarray:
@@ -341,5 +355,7 @@ def _piece(
     at = np.flatnonzero(np.isin(tokens, stops))
     n = 0 if finish else at[0] if at.size else len(tokens)
     kept: Draws = jax.tree.map(lambda leaf: leaf[i, :n], draws)
+    if (kept.tokens < 0).any():
+        raise DivergenceError(samplers.NOT_FINITE)
     finish = finish or ("stop" if at.size else "length" if last else None)
     return Piece(kept.tokens, kept.logprobs, finish)

@@ -4,7 +4,7 @@ import jax
 
 from jaxllm.config import GPTConfig, LoopConfig
 from jaxllm.data import tokenizers
-from jaxllm.errors import DataError, TokenizerError
+from jaxllm.errors import JaxllmError
 from jaxllm.inference import generate
 from jaxllm.types import Array, Params
 
@@ -19,7 +19,7 @@ def continue_prompts(
 ) -> list[str]:
     """Continue each of loop.sample_prompts: one text each, prompt included.
 
-    A run does not end for a prompt that its tokenizer can't encode: such a prompt is
+    A run does not end for a prompt that can't be encoded or continued: such a prompt is
     answered by what is wrong with it.
     """
     keys = jax.random.split(key, len(loop.sample_prompts))
@@ -27,7 +27,7 @@ def continue_prompts(
     for prompt, key in zip(loop.sample_prompts, keys, strict=True):
         try:
             texts.append(_continue(prompt, params, cfg, tokenizer, loop, key))
-        except (DataError, TokenizerError) as error:
+        except JaxllmError as error:
             texts.append(f"{prompt!r} can't be continued: {error}")
     return texts
 

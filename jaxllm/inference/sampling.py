@@ -1,15 +1,12 @@
 """Logits in, token ids out.
 
-What the rows of a batch ask for, a `Sampling` each, becomes arrays: a call with other
-numbers compiles nothing, and what no row asks for is not computed. Penalties, biases
-and bans change the logits, filters rule tokens out, and the draw comes last.
+Penalties, biases and bans change the logits, filters rule tokens out, and the draw
+comes last.
 """
 
-import dataclasses
 import functools
-import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,86 +16,10 @@ from jax import lax
 from jaxllm.errors import ConfigError
 from jaxllm.inference import filters, penalties
 from jaxllm.inference.penalties import History
+from jaxllm.inference.settings import Sampling, Settings, make_settings
 from jaxllm.types import Array
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen: in the order of the fields, from top to bottom.
-
-    >>> Sampling(top_p=1.5)
-    Traceback (most recent call last):
-    ...
-    jaxllm.errors.ConfigError: top_p must be in (0, 1], got 1.5
-    """
-
-    repetition_penalty: float = 1.0
-    """Divides the logits of tokens of the text so far; above 1 against repetition."""
-    presence_penalty: float = 0.0
-    """Is taken off the logits of tokens that were drawn before."""
-    frequency_penalty: float = 0.0
-    """Is taken off the logits of a token once for each time that it was drawn."""
-    bias: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    """Is added to the logits of these tokens; -inf bans one."""
-    ban: Sequence[int] = ()
-    """Tokens that are never drawn."""
-    min_new_tokens: int = 0
-    """Stop tokens are ruled out until so many tokens have been drawn."""
-    temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token (greedy), whatever is below."""
-    top_k: int | None = None
-    """Draw among the k likeliest tokens only."""
-    top_p: float | None = None
-    """Draw among the fewest tokens whose probabilities sum to p or more."""
-    min_p: float | None = None
-    """Draw among tokens at least p times as probable as the likeliest one."""
-    typical_p: float | None = None
-    """Draw among the fewest tokens of expected surprise that sum to p or more."""
-    force: Sequence[int] = ()
-    """The first tokens, whatever else is asked for."""
-
-    def __post_init__(self) -> None:
-        for name in ("top_p", "typical_p"):
-            p = getattr(self, name)
-            if p is not None and not 0 < p <= 1:
-                raise ConfigError(f"{name} must be in (0, 1], got {p}")
-        if self.min_p is not None and not 0 <= self.min_p <= 1:
-            raise ConfigError(f"min_p must be in [0, 1], got {self.min_p}")
-        if not 0 <= self.temperature < math.inf:
-            raise ConfigError(f"temperature must be >= 0, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k must be >= 1, got {self.top_k}")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ConfigError(
-                f"repetition_penalty must be > 0, got {self.repetition_penalty}"
-            )
-        for name in ("presence_penalty", "frequency_penalty"):
-            if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} must be finite, got {getattr(self, name)}")
-        if self.min_new_tokens < 0:
-            raise ConfigError(f"min_new_tokens must be >= 0, got {self.min_new_tokens}")
-        for token, bias in self.bias.items():
-            if not bias < math.inf:
-                raise ConfigError(
-                    f"bias must be a number below inf, got {bias} for token {token}"
-                )
-
-
-class Settings(NamedTuple):
-    """What each row asks for, (B,) where nothing else is said; None: no row does."""
-
-    repetition_penalty: Array | None
-    presence_penalty: Array | None
-    frequency_penalty: Array | None
-    bias: Array | None  # (B, V) float32, -inf where banned
-    min_new_tokens: Array | None
-    stops: Array | None  # (1, V) bool, the tokens that min_new_tokens rules out
-    temperature: Array | None  # None: every row is greedy
-    top_k: Array | None
-    top_p: Array | None
-    min_p: Array | None
-    typical_p: Array | None
-    force: Array | None  # (B, F) int32; -1 leaves a token free, as the last one is
+NOT_FINITE = "logits must be finite, got NaN or infinity: look at the parameters"
 
 
 class Logprobs(NamedTuple):
@@ -107,64 +28,6 @@ class Logprobs(NamedTuple):
     chosen: Array  # (B,) float32, of the token that was chosen
     top: Array  # (B, n) float32, of the n likeliest tokens
     top_tokens: Array  # (B, n) int32, these tokens
-
-
-def make_settings(
-    sampling: Sampling | Sequence[Sampling],
-    n_rows: int,
-    vocab_size: int,
-    stop_tokens: Sequence[int] = (),
-) -> Settings:
-    """Turn what rows ask for into arrays.
-
-    Args:
-      sampling: for all rows, or one for each.
-
-    Raises:
-      ConfigError: there are not as many as rows, a token is outside the vocabulary, or
-        a row may say nothing at all.
-
-    >>> settings = make_settings([Sampling(top_k=5), Sampling()], 2, 100)
-    >>> settings.top_k, settings.top_p
-    (array([  5, 100], dtype=int32), None)
-    """
-    rows = [sampling] * n_rows if isinstance(sampling, Sampling) else list(sampling)
-    if len(rows) != n_rows:
-        raise ConfigError(
-            f"sampling must be one for all rows or one for each, got {len(rows)} "
-            f"for {n_rows} rows"
-        )
-    greedy = [row.temperature == 0 for row in rows]
-
-    def collect(name: str, dtype: type, neutral: float) -> np.ndarray | None:
-        values = [getattr(row, name) for row in rows]
-        values = [neutral if value is None else value for value in values]
-        if name in _FILTERS:  # Typical sampling would else rule the likeliest out.
-            pairs = zip(values, greedy, strict=True)
-            values = [neutral if is_greedy else value for value, is_greedy in pairs]
-        array = np.array(values, dtype)
-        return array if (array != neutral).any() else None
-
-    stops = _marked([stop_tokens], vocab_size, "stop_tokens")
-    min_new_tokens = collect("min_new_tokens", np.int32, 0)
-    if min_new_tokens is None or not stops.any():
-        min_new_tokens = None
-    bias = _biases(rows, vocab_size)
-    _check_choice(bias, stops, min_new_tokens)
-    return Settings(
-        repetition_penalty=collect("repetition_penalty", np.float32, 1),
-        presence_penalty=collect("presence_penalty", np.float32, 0),
-        frequency_penalty=collect("frequency_penalty", np.float32, 0),
-        bias=bias if bias.any() else None,
-        min_new_tokens=min_new_tokens,
-        stops=None if min_new_tokens is None else stops,
-        temperature=collect("temperature", np.float32, 0),
-        top_k=collect("top_k", np.int32, vocab_size),
-        top_p=collect("top_p", np.float32, 1),
-        min_p=collect("min_p", np.float32, 0),
-        typical_p=collect("typical_p", np.float32, 1),
-        force=_forced(rows, vocab_size),
-    )
 
 
 def make_history(
@@ -237,8 +100,9 @@ def draw(
         on its own noise, settings and logits only; greedy rows need none.
 
     Returns:
-      (B,) int32, and the history with it.
+      (B,) int32, -1 where a row of logits is not finite, and the history with it.
     """
+    given = logits
     logits = adjusted(logits, settings, history)
     if settings.temperature is not None:
         draws = (settings.temperature > 0)[:, None]
@@ -249,11 +113,40 @@ def draw(
         place = jnp.minimum(history.drawn, settings.force.shape[1] - 1)
         forced = jnp.take(settings.force, place, axis=1)
         tokens = jnp.where(forced >= 0, forced, tokens)
+    tokens = where_finite(tokens, given)
     return tokens, penalties.extend_history(history, tokens)
 
 
+def where_finite(tokens: Array, logits: Array) -> Array:
+    """Keep tokens (...,) whose logits (..., V) have a finite maximum; others are -1.
+
+    So the host finds NaN among what it reads anyway.
+
+    >>> where_finite(jnp.array([0, 1]), jnp.array([[1.0, 0.0], [0.0, jnp.nan]]))
+    Array([ 0, -1], dtype=int32)
+    """
+    return jnp.where(jnp.isfinite(logits.max(axis=-1)), tokens, -1)
+
+
+def typed_keys(key: Any) -> Array:
+    """Give keys of the old form, as jax.random.PRNGKey makes them, their type."""
+    if not hasattr(key, "dtype"):
+        raise ConfigError(f"key must be like jax.random.key(0), or noise, got {key!r}")
+    if jnp.issubdtype(key.dtype, jnp.uint32):
+        return jax.random.wrap_key_data(key)
+    return key
+
+
+def are_keys(noise: Array) -> bool:
+    """Tell random keys from Gumbel noise."""
+    return jnp.issubdtype(noise.dtype, jax.dtypes.prng_key)
+
+
 def sample(logits: Array, sampling: Sampling, noise: Array | None = None) -> Array:
-    """Choose the first token of each row of (B, V) logits; (B,) int32.
+    """Choose the first token of each row of (B, V) logits.
+
+    Returns:
+      (B,) int32; -1 where a row of logits is not finite.
 
     Args:
       noise: one random key, a key of each row, or Gumbel noise (B, V), as for `draw`; a
@@ -265,15 +158,17 @@ def sample(logits: Array, sampling: Sampling, noise: Array | None = None) -> Arr
     """
     B, V = logits.shape
     settings = make_settings(sampling, B, V)
-    if noise is None and settings.temperature is not None:
-        raise ConfigError("a temperature above 0 draws at random: give a key")
-    if noise is not None and not noise.ndim:
-        noise = jax.random.split(noise, B)
+    if noise is None:
+        if settings.temperature is not None:
+            raise ConfigError("a temperature above 0 draws at random: give a key")
+    else:
+        noise = _row_noise(typed_keys(noise), B, V)
     empty = [np.zeros(0, np.int32)] * B
-    tokens, _ = draw(
-        logits, settings, make_history(settings, empty, [0] * B, V, 0), noise
-    )
-    return tokens
+    history = make_history(settings, empty, [0] * B, V, 0)
+    return _draw(logits, settings, history, noise)[0]
+
+
+_draw = jax.jit(draw)  # Un-jitted callers would else compile it step by step.
 
 
 def log_probabilities(logits: Array, tokens: Array, n: int) -> Logprobs:
@@ -306,58 +201,17 @@ def largest(values: Array, n: int) -> tuple[Array, Array]:
     return found.T, places.T
 
 
-_FILTERS = ("top_k", "top_p", "min_p", "typical_p")
+def _row_noise(noise: Array, n_rows: int, vocab_size: int) -> Array:
+    """Give a key of each row, or the noise of each, if it has the shape of noise."""
+    if not noise.ndim:
+        noise = jax.random.split(noise, n_rows)
+    shape = (n_rows,) if are_keys(noise) else (n_rows, vocab_size)
+    if noise.shape != shape:
+        raise ConfigError(f"noise of these rows must be {shape}, got {noise.shape}")
+    return noise
 
 
 def _gumbel(noise: Array, vocab_size: int) -> Array:
-    if not jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
+    if not are_keys(noise):
         return noise
     return jax.vmap(functools.partial(jax.random.gumbel, shape=(vocab_size,)))(noise)
-
-
-def _biases(rows: Sequence[Sampling], vocab_size: int) -> np.ndarray:
-    bias = np.zeros((len(rows), vocab_size), np.float32)
-    for i, row in enumerate(rows):
-        _check_tokens(row.bias, vocab_size, "bias")
-        bias[i, [*row.bias]] = [*row.bias.values()]
-    banned = _marked([row.ban for row in rows], vocab_size, "ban")
-    return np.where(banned, np.float32(-np.inf), bias)
-
-
-def _forced(rows: Sequence[Sampling], vocab_size: int) -> np.ndarray | None:
-    longest = max(len(row.force) for row in rows)
-    if not longest:
-        return None
-    # Rounded up, so that few compilations serve all; the last one is always free.
-    forced = np.full((len(rows), 1 << longest.bit_length()), -1, np.int32)
-    for i, row in enumerate(rows):
-        _check_tokens(row.force, vocab_size, "force")
-        forced[i, : len(row.force)] = row.force
-    return forced
-
-
-def _marked(rows, vocab_size: int, name: str) -> np.ndarray:
-    """Mark tokens of the vocabulary: (B, V) bool."""
-    marks = np.zeros((len(rows), vocab_size), bool)
-    for i, tokens in enumerate(rows):
-        _check_tokens(tokens, vocab_size, name)
-        marks[i, [*tokens]] = True
-    return marks
-
-
-def _check_tokens(tokens, vocab_size: int, name: str) -> None:
-    for token in tokens:
-        if not 0 <= token < vocab_size:
-            raise ConfigError(
-                f"{name} must name tokens in [0, {vocab_size}), got {token}"
-            )
-
-
-def _check_choice(
-    bias: np.ndarray, stops: np.ndarray, min_new_tokens: np.ndarray | None
-) -> None:
-    ruled_out = np.isneginf(bias)
-    if min_new_tokens is not None:
-        ruled_out |= stops & (min_new_tokens > 0)[:, None]
-    if ruled_out.all(axis=1).any():
-        raise ConfigError("ban and bias must leave a token to draw, got all banned")

@@ -3,7 +3,8 @@
 Text repeats itself. What followed the last two tokens before is a guess of what follows
 now (Saxena 2023, prompt lookup); reading the guesses costs little more than reading one
 token, since the weights are read once for all. Only guesses that greedy decoding would
-have drawn are kept, so the text is the same.
+have drawn are kept, so the text is the same: in float32, and in fewer bits up to tokens
+that all but tie, since a product with more vectors rounds differently.
 """
 
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxllm.config import GPTConfig
-from jaxllm.inference import decoding
+from jaxllm.inference import decoding, sampling
+from jaxllm.inference.decoding import Draws, Request
 from jaxllm.models import cache, gpt, packed
 from jaxllm.types import Array, Params
 
@@ -24,35 +25,33 @@ _STEPS = 8
 
 
 def speculate_windows(
-    params: Params, windows: list[np.ndarray], cfg: GPTConfig, n: int, n_guesses: int
-) -> Iterator[np.ndarray]:
+    params: Params, windows: list[np.ndarray], n: int, request: Request
+) -> Iterator[Draws]:
     """Yield (B, 1), (B, some), ... tokens up to n, as greedy decoding draws them."""
+    cfg, n_guesses = request.cfg, request.lookahead
     lengths = np.array([len(window) for window in windows], np.int32)
     filled, last = decoding.prefill(params, windows, cfg)
-    token = decoding.compiled(_likeliest)(params, last, cfg)
+    token = decoding.compiled(_first)(params, last, request)
     text = np.zeros((len(windows), cfg.context_length + n_guesses + 2), np.int32)
     for row, window in zip(text, windows, strict=True):
         row[: len(window)] = window
     text = jnp.asarray(text).at[np.arange(len(windows)), lengths].set(token)
     state = _Speculating(filled, text, jnp.asarray(lengths + 1))
-    yield np.asarray(token)[:, None]
+    yield Draws(np.asarray(token)[:, None], None)
     done = 1
     while done < n:
         longest = int(state.length.max())
         filled = decoding.with_room(state.cache, cfg, longest, n_guesses + 1)
         steps = min(_STEPS, decoding.room(filled, cfg, longest) // (n_guesses + 1))
         state = decoding.compiled(_speculate)(
-            params, state._replace(cache=filled), steps, lengths + n, cfg, n_guesses
+            params, state._replace(cache=filled), steps, lengths + n, request
         )
         read = np.asarray(state.length) - lengths
         text = np.asarray(state.text)
         if (ready := read.min()) > done:
-            yield np.stack(
-                [
-                    row[start + done : start + ready]
-                    for row, start in zip(text, lengths, strict=True)
-                ]
-            )
+            pairs = zip(text, lengths, strict=True)
+            new = [row[start + done : start + ready] for row, start in pairs]
+            yield Draws(np.stack(new), None)
             done = ready
 
 
@@ -78,9 +77,16 @@ class _Speculating(NamedTuple):
     length: Array  # (B,) int32, tokens of the text; all but the last are in the cache
 
 
-def _speculate(params, state, steps, goal, cfg, n_guesses) -> _Speculating:
+def _first(params, hidden: Array, request: Request) -> Array:
+    """Find the likeliest token behind what was read, (B,)."""
+    return _likeliest(params, hidden[:, None], request)[:, 0]
+
+
+def _speculate(
+    params, state: _Speculating, steps, goal, request: Request
+) -> _Speculating:
     """Take steps of 1 to n_guesses + 1 tokens each, for each row up to its goal."""
-    B = state.text.shape[0]
+    B, n_guesses = state.text.shape[0], request.lookahead
     rows = jnp.arange(B)
 
     def step(i: Array, state: _Speculating) -> _Speculating:
@@ -90,8 +96,10 @@ def _speculate(params, state, steps, goal, cfg, n_guesses) -> _Speculating:
         )
         token = state.text[rows, state.length - 1]
         tokens = jnp.concatenate([token[:, None], guesses], axis=1)
-        hidden, extended = gpt.hidden_states(tied, tokens, cfg, cache=state.cache)
-        best = _likeliest(tied, hidden, cfg)  # (B, n_guesses + 1)
+        hidden, extended = gpt.hidden_states(
+            tied, tokens, request.cfg, cache=state.cache
+        )
+        best = _likeliest(tied, hidden, request)  # (B, n_guesses + 1)
         right = jnp.cumprod(best[:, :-1] == guesses, axis=1).sum(axis=1)
         new = jnp.minimum(right + 1, goal - state.length)
         places = state.length[:, None] + jnp.arange(n_guesses + 1)[None]
@@ -104,5 +112,9 @@ def _speculate(params, state, steps, goal, cfg, n_guesses) -> _Speculating:
     return lax.fori_loop(0, steps, step, state)
 
 
-def _likeliest(params, hidden: Array, cfg) -> Array:
-    return jnp.argmax(gpt.unembed(params, hidden, cfg), axis=-1).astype(jnp.int32)
+def _likeliest(params, hidden: Array, request: Request) -> Array:
+    """(B, T, D) to (B, T)."""
+    logits = gpt.unembed(params, hidden, request.cfg)
+    bias = request.settings.bias
+    best = logits if bias is None else logits + bias[:, None]
+    return sampling.where_finite(jnp.argmax(best, axis=-1), logits)

@@ -5,12 +5,21 @@ both wait for the tokens that follow, so what is shown is never taken back.
 """
 
 import codecs
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from jaxllm.config import GPTConfig
+from jaxllm.data import tokenizers
 from jaxllm.data.tokenizers import Tokenizer
+from jaxllm.errors import DataError
+from jaxllm.inference import generate
 from jaxllm.inference.generate import Finish, Piece
 from jaxllm.inference.sampling import Logprobs
+from jaxllm.inference.settings import Sampling
+from jaxllm.types import Params
 
 
 class TextState(NamedTuple):
@@ -20,6 +29,80 @@ class TextState(NamedTuple):
     waiting: bytes = b""  # the beginning of a character
     held: str = ""  # text that may be the beginning of a stop string
     stopped: bool = False  # a stop string has come; nothing follows it
+    waits: int = 0  # tokens to come in which stop strings do not count
+
+
+def stream_text(
+    params: Params,
+    prompt: str,
+    cfg: GPTConfig,
+    tokenizer: Tokenizer,
+    *,
+    stops: Sequence[str] = (),
+    sampling: Sampling | None = None,
+    **how: Any,
+) -> Iterator[str]:
+    """Yield the text that follows a prompt as it comes, up to a stop string.
+
+    The end of a text ends it, too, if the tokenizer has one. Ids without a token are
+    never drawn.
+
+    Args:
+      prompt: special tokens in it count; an empty one stands for the beginning of a
+        text.
+      stops: strings that end the text, and are not part of it.
+      sampling: how tokens are chosen, or the fields of `Sampling` by name, such as
+        temperature=0.8; stop strings do not count in the first min_new_tokens.
+      **how: and the other keyword arguments of `generate`.
+
+    Raises:
+      TokenizerError: the prompt can't be encoded.
+      DataError: it is empty, and the tokenizer has no token that begins a text; and
+        what `generate` raises.
+
+    >>> import jax
+    >>> from jaxllm.data.tokenizers import CharTokenizer
+    >>> from jaxllm.models import gpt
+    >>> cfg = GPTConfig(vocab_size=3, emb_dim=4, n_heads=1, n_layers=1)
+    >>> params = gpt.init_params(jax.random.key(0), cfg)
+    >>> tokenizer = CharTokenizer(characters="abc")
+    >>> how = {"bias": {1: 99.0}, "temperature": 0, "max_new_tokens": 4}
+    >>> "".join(stream_text(params, "ca", cfg, tokenizer, **how))
+    'bbbb'
+    """
+    ids = encode_prompt(prompt, tokenizer)
+    if sampling is None:
+        names = {field.name for field in dataclasses.fields(Sampling)} & how.keys()
+        sampling = Sampling(**{name: how.pop(name) for name in names})
+    without = tokenizers.ids_without_token(tokenizer, cfg.vocab_size)
+    sampling = dataclasses.replace(sampling, ban=[*sampling.ban, *without])
+    end = tokenizer.end_of_text
+    how = {"stop_tokens": () if end is None else (end,)} | how
+    pieces = generate.stream(params, [ids], cfg, sampling=sampling, **how)
+    return text_of(
+        (token for (row,) in pieces for token in row.tolist()),
+        tokenizer,
+        stops=stops,
+        min_new_tokens=sampling.min_new_tokens,
+        after=int(ids[-1]),
+    )
+
+
+def encode_prompt(text: str, tokenizer: Tokenizer) -> np.ndarray:
+    """Turn a prompt into ids; special tokens in it count, and nothing begins a text.
+
+    Raises:
+      DataError: it is empty, and the tokenizer has no token that begins a text.
+    """
+    ids = tokenizer.encode(text, allow_special=True)
+    if len(ids):
+        return ids
+    if tokenizer.end_of_text is None:
+        raise DataError(
+            "a prompt must have at least one token, got none, and this tokenizer has "
+            "no token that begins a text"
+        )
+    return np.array([tokenizer.end_of_text], np.int32)
 
 
 def read_token(
@@ -39,6 +122,8 @@ def read_token(
         return state, ""
     data = state.waiting + _new_bytes(state.last, token, tokenizer)
     text, n = codecs.utf_8_decode(data, "replace")
+    if state.waits:
+        return TextState(token, data[n:], waits=state.waits - 1), text
     shown, held, stopped = _split_at_stop(state.held + text, stops)
     return TextState(token, data[n:], held, stopped), shown
 
@@ -48,6 +133,8 @@ def end_text(state: TextState, stops: Sequence[str] = ()) -> str:
     if state.stopped:
         return ""
     text = state.held + state.waiting.decode("utf-8", errors="replace")
+    if state.waits:
+        return text
     shown, held, stopped = _split_at_stop(text, stops)
     return shown if stopped else shown + held
 
@@ -57,6 +144,7 @@ def text_of(
     tokenizer: Tokenizer,
     *,
     stops: Sequence[str] = (),
+    min_new_tokens: int = 0,
     after: int | None = None,
 ) -> Iterator[str]:
     """Decode the tokens of one row as they come, up to the first stop string.
@@ -64,9 +152,10 @@ def text_of(
     Bytes that are no text become U+FFFD.
 
     Args:
+      min_new_tokens: tokens at the beginning in which stop strings do not count.
       after: the token in front of them, where they go on from a text.
     """
-    state = TextState(after)
+    state = TextState(after, waits=min_new_tokens)
     for token in tokens:
         state, text = read_token(state, int(token), tokenizer, stops)
         if text:
@@ -82,6 +171,7 @@ def texts_of(
     tokenizer: Tokenizer,
     *,
     stops: Sequence[str] = (),
+    min_new_tokens: int = 0,
     after: Sequence[int | None],
 ) -> Iterator[list[tuple[str, Piece]]]:
     """Decode each row of a batch as its pieces come; see `stream_pieces`.
@@ -91,9 +181,10 @@ def texts_of(
       far as the token that completed it. The last item comes when all rows have ended.
 
     Args:
+      min_new_tokens: as for `text_of`.
       after: the last token of each prompt.
     """
-    states = [TextState(last) for last in after]
+    states = [TextState(last, waits=min_new_tokens) for last in after]
     finishes: list[Finish | None] = [None] * len(states)
     for rows in pieces:
         shown = []

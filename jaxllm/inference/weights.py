@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxllm.config import GPTConfig
+from jaxllm.errors import ConfigError
 from jaxllm.models import embeddings, packed
 from jaxllm.models.packed import Packed, Weights
 from jaxllm.types import Array, Params
@@ -33,6 +34,9 @@ def decoding_params(
       donate: give the parameters up: each layer is deleted when it is packed, so that
         memory holds both forms of one layer only.
 
+    Raises:
+      ConfigError: the parameters are prepared already, in other weights.
+
     >>> from jaxllm.models import gpt
     >>> cfg = GPTConfig(vocab_size=7, emb_dim=4, n_heads=1, n_layers=1)
     >>> params = gpt.init_params(jax.random.key(0), cfg)
@@ -41,6 +45,12 @@ def decoding_params(
     dtype('int8')
     """
     if is_prepared(params):
+        kind = packed.weights_of(embeddings.head_matrix(params))
+        if weights not in (None, kind):
+            raise ConfigError(
+                f"parameters are prepared in {kind}: give weights={kind!r} or none, or "
+                f"the parameters as trained, got weights={weights!r}"
+            )
         return params
     weights = weights or cfg.dtype
     panels = jax.default_backend() == "cpu"

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import core
 
 from jaxllm.config import GPTConfig
 from jaxllm.errors import ConfigError, DataError
@@ -196,9 +197,13 @@ def hidden_states(
 
     Raises:
       ConfigError: what is given does not go together.
-      DataError: there are more tokens than positions, or than slots in the cache.
+      DataError: there is no token, or there are more than positions, or than slots in
+        the cache. Behind a cache positions are counted where its length is known, that
+        is outside `jit`; inside, those beyond the last are clamped by JAX.
     """
     T = tokens.shape[1]
+    if not T:
+        raise DataError("a sequence must have at least one token, got none")
     if key is not None and "blocks" not in params:
         raise ConfigError("parameters prepared for decoding know no dropout, got a key")
     if cache is not None:
@@ -211,6 +216,9 @@ def hidden_states(
         slots = cache.key[0].shape[1]
         if slots < T:
             raise DataError(f"a cache of {slots} slots has no room for {T} tokens")
+        is_known = not isinstance(cache.length, core.Tracer)
+        if is_known and cfg.positions in ("learned", "sinusoidal"):
+            check_length(int(cache.length.max()) + T, cfg)
         params = blocks_apart(params)
     results: Any = GPT(cfg).apply({"params": params}, tokens, cache, key, segments)
     hidden, cache, _ = results
@@ -253,6 +261,8 @@ def trace(params: Params, tokens: Array, cfg: GPTConfig) -> dict:
       residual_norm (L + 1, B, T), its length in front of and behind each block;
       hidden (B, T, D) after the final norm; logits (B, T, V).
     """
+    if "blocks" not in params:
+        raise ConfigError("trace needs parameters as trained, got prepared ones")
     results: Any = GPT(cfg, traced=True).apply({"params": params}, tokens)
     _, _, inside = results
     stream = jnp.concatenate([inside["embedded"][None], inside["blocks"]["after_mlp"]])
@@ -302,6 +312,11 @@ def check_tokens(tokens: np.ndarray, cfg: GPTConfig) -> None:
     jaxllm.errors.DataError: token ids must be in [0, 5), got 7
     """
     check_length(tokens.shape[-1], cfg)
+    check_ids(tokens, cfg)
+
+
+def check_ids(tokens: np.ndarray, cfg: GPTConfig) -> None:
+    """Refuse ids that the model has no row for."""
     outside = tokens[(tokens < 0) | (tokens >= cfg.vocab_size)]
     if outside.size:
         raise DataError(f"token ids must be in [0, {cfg.vocab_size}), got {outside[0]}")

@@ -5,6 +5,7 @@ is nearly all of its work: they are stored output by output, in fewer bits where
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -64,6 +65,17 @@ def pack(
     return Packed(matrix, scale, outputs)
 
 
+def weights_of(matrix: Packed) -> Weights:
+    """Tell in how many bits a matrix was packed.
+
+    >>> weights_of(pack(jnp.ones((1, 1)), (1,), "bfloat16", panels=True))
+    'bfloat16'
+    """
+    if matrix.scale is not None:
+        return "int8"
+    return "float32" if matrix.values.dtype == jnp.float32 else "bfloat16"
+
+
 def unpack(matrix: Packed) -> Array:
     """Give the rows of a matrix back as numbers: (n_out, n_in) float32.
 
@@ -91,7 +103,7 @@ def product(x: Array, matrix: Packed) -> Array:
             (((1,), (1,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
-    y = y[:, : _size(matrix.outputs)]
+    y = y[:, : math.prod(matrix.outputs)]
     return y if matrix.scale is None else y * matrix.scale[None]
 
 
@@ -161,10 +173,3 @@ def _halves(pairs: Array) -> tuple[Array, Array]:
         lax.bitcast_convert_type(low, jnp.float32),
         lax.bitcast_convert_type(high, jnp.float32),
     )
-
-
-def _size(axes: tuple[int, ...]) -> int:
-    size = 1
-    for axis in axes:
-        size *= axis
-    return size
