@@ -50,10 +50,10 @@ def main(argv: list[str]) -> int:
     from jaxllm.cli import model
     from jaxllm.data import instructions
 
-    params, cfg, tokenizer = model.load(options.run, options.checkpoint)
     template = model.find_template(options)
     if template is None:
         raise ConfigError("answers need a template: give --template, and leave --raw")
+    params, cfg, tokenizer = model.load_to_ask(options)
     found = find_records(options)
     shown = [
         show_record(record, template, number) for number, record in enumerate(found, 1)
@@ -127,11 +127,7 @@ def _answers(
     import jax
 
     from jaxllm.cli import answers
-    from jaxllm.inference import weights
-    from jaxllm.pretrained import load
 
-    bits = options.weights or load.stored_weights(options.run)
-    params = weights.decoding_params(params, cfg, bits, donate=True)
     for start in range(0, len(prompts), options.batch_size):
         batch = prompts[start : start + options.batch_size]
         keys = [jax.random.key(options.seed)] * len(batch)

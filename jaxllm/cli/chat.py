@@ -29,13 +29,8 @@ def main(argv: list[str]) -> int:
     """Read lines and stream replies until the input ends."""
     options = arguments.parse(Options, argv, "jaxllm chat")
     from jaxllm.cli import model
-    from jaxllm.inference import weights
-    from jaxllm.pretrained import load
 
-    params, cfg, tokenizer = model.load(options.run, options.checkpoint)
-    bits = options.weights or load.stored_weights(options.run)
-    params = weights.decoding_params(params, cfg, bits, donate=True)
-    loaded = params, cfg, tokenizer
+    loaded = model.load_to_ask(options)
     template = model.find_template(options)
     if template is None:
         if options.system is not None:

@@ -70,12 +70,8 @@ def main(argv: list[str]) -> int:
     texts = _prompts(options)
     from jaxllm.cli import answers, model
     from jaxllm.data import instructions
-    from jaxllm.inference import weights
-    from jaxllm.pretrained import load
 
-    params, cfg, tokenizer = model.load(options.run, options.checkpoint)
-    bits = options.weights or load.stored_weights(options.run)
-    params = weights.decoding_params(params, cfg, bits, donate=True)
+    params, cfg, tokenizer = model.load_to_ask(options)
     template = model.find_template(options)
     rest = tokenizer, cfg, options.overflow
     if template is None:

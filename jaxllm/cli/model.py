@@ -12,7 +12,9 @@ from jaxllm.data import corpora, instructions, templates, token_store, tokenizer
 from jaxllm.errors import ConfigError, DataError
 from jaxllm.finetuning import opening
 from jaxllm.inference import text as texts
+from jaxllm.inference import weights
 from jaxllm.inference.generate import Overflow
+from jaxllm.pretrained import load as pretrained
 from jaxllm.training import runs
 from jaxllm.types import Params
 
@@ -35,6 +37,15 @@ def load(
             "`jaxllm classify`"
         )
     return params, cfg, tokenizer
+
+
+def load_to_ask(
+    options: TextOptions,
+) -> tuple[Params, GPTConfig, tokenizers.Tokenizer]:
+    """Open a model as `load` does, its parameters packed for decoding."""
+    params, cfg, tokenizer = load(options.run, options.checkpoint)
+    bits = options.weights or pretrained.stored_weights(options.run)
+    return weights.decoding_params(params, cfg, bits, donate=True), cfg, tokenizer
 
 
 def find_template(options: TextOptions) -> templates.AnyTemplate | None:

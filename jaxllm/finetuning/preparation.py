@@ -94,7 +94,7 @@ def prepare_run(
     if resume:
         begun = kind.complete(begun, examples, tokenizer)
         resumption.require_same_run(cfg, begun)
-    if jax.process_index() == 0:
+    elif jax.process_index() == 0:
         tokenizers.save(tokenizer, tokenizer_file)
         runs.write_config(cfg.run_dir, cfg)
 
@@ -115,11 +115,14 @@ def prepare_run(
     )
     places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     if resume:
+        resumption.require_steps_left(cfg.run_dir, total_steps)
         frozen = opening.read_frozen(cfg.run_dir, cfg, shapes[1])
         state = resumption.restore(
             cfg.run_dir, shapes[0], tokenizer, task.batches, on_event
         )
         assert state is not None
+        if jax.process_index() == 0:  # What is refused above changes nothing.
+            runs.write_config(cfg.run_dir, cfg)
     else:
         if jax.process_index() == 0:
             runs.cut_back(cfg.run_dir, runs.NOTHING_WRITTEN)

@@ -136,8 +136,11 @@ def unrolled(cfg: GPTConfig) -> int:
     return 1
 
 
+@functools.partial(jax.jit, static_argnames="cfg")
 def init_params(key: Array, cfg: GPTConfig) -> Params:
     """Draw the initial parameters of a GPT.
+
+    Compiled as a whole, so that a run and a line of Python draw the same bits.
 
     Returns:
       Nested dict of float32 arrays; a path such as blocks/attention/query/kernel has
