@@ -1,6 +1,7 @@
 """A run small enough for a test; as a script, one that a test can kill.
 
 python tests/small_runs.py FOLDER [--resume] [--no-room-from STEP]
+                                  [--steps-per-dispatch STEPS]
 """
 
 import argparse
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--no-room-from", type=int)
+    parser.add_argument("--steps-per-dispatch", type=int, default=1)
     options = parser.parse_args()
 
     def on_event(kind, record):
@@ -75,6 +77,7 @@ def main() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     plan = {"steps": 60, "log_every": 1, "eval_every": 20, "checkpoint_every": 4}
+    plan["steps_per_dispatch"] = options.steps_per_dispatch
     cfg = small_run(options.folder, **plan)
     loop.train(cfg, resume=options.resume, on_event=on_event)
 

@@ -1,4 +1,7 @@
-"""SIGKILL at random moments loses nothing but the steps since the last checkpoint."""
+"""A run ends with the same bits, however it is killed, and however its steps are sent.
+
+In processes of their own, whose compiler is that of a run.
+"""
 
 import itertools
 import os
@@ -35,8 +38,8 @@ def start(folder: pathlib.Path, *options: str) -> subprocess.Popen:
     )
 
 
-def finish(folder: pathlib.Path) -> str:
-    process = start(folder)
+def finish(folder: pathlib.Path, *options: str) -> str:
+    process = start(folder, *options)
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     return output
@@ -95,6 +98,12 @@ def kill_again_and_again(folder, kills, seed, undisturbed):
         killed += kill_after(folder, event, count, delay)
     assert killed >= kills // 2
     finish(folder)
+    assert bits(folder) == bits(undisturbed)
+
+
+def test_several_steps_in_a_dispatch_give_the_same_bits(undisturbed):
+    folder = undisturbed.parent / "dispatches"
+    finish(folder, "--steps-per-dispatch", "3")  # 3, 1, 3, 1, ... to be on time
     assert bits(folder) == bits(undisturbed)
 
 

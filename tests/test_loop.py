@@ -339,12 +339,6 @@ def test_a_full_disk_is_one_line(instant, tmp_path):
         loop.learn(instant())
 
 
-def test_several_steps_in_a_dispatch_give_the_same_run(whole, tmp_path):
-    cfg = small_run(tmp_path, steps_per_dispatch=2)  # 2, 1, 2, 1, ... to be on time
-    result = loop.train(cfg, sample=say_something)
-    assert_same_run(result, pathlib.Path(cfg.run_dir), whole)
-
-
 def test_steps_can_be_traced_for_perfetto(tmp_path):
     cfg = small_run(tmp_path, checkpoint_every=12, eval_every=12)
     loop.train(cfg, profile_steps=2)

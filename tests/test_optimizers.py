@@ -1,5 +1,7 @@
 """Schedules give the published figures; decay and clipping act where they should."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,7 +179,8 @@ def test_muon_turns_each_matrix_of_a_block_and_leaves_the_rest_to_adamw(new_key)
         optimizer = optimizers.make_optimizer(
             OptimizerConfig(name=name, **settings), total_steps=10
         )
-        updates[name], _ = optimizer.update(gradient, optimizer.init(params), params)
+        first = jax.jit(lambda g, p, o=optimizer: o.update(g, o.init(p), p)[0])
+        updates[name] = first(gradient, params)
 
     turned = updates["muon"]["blocks"]
     width = cfg.emb_dim
@@ -193,13 +196,11 @@ def test_muon_turns_each_matrix_of_a_block_and_leaves_the_rest_to_adamw(new_key)
         singular = np.linalg.svd(matrices / scale, compute_uv=False)
         assert singular.min() > 0.3
         assert singular.max() < 1.3
+    adamw = updates["adamw"]
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-6)
     for path in ("token_embedding", "head", "final_norm"):
-        jax.tree.map(
-            np.testing.assert_array_equal, updates["muon"][path], updates["adamw"][path]
-        )
-    np.testing.assert_array_equal(
-        turned["mlp"]["up"]["bias"], updates["adamw"]["blocks"]["mlp"]["up"]["bias"]
-    )
+        jax.tree.map(same, updates["muon"][path], adamw[path])
+    same(turned["mlp"]["up"]["bias"], adamw["blocks"]["mlp"]["up"]["bias"])
 
 
 def test_a_rate_does_not_decay_upwards():

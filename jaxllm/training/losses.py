@@ -107,7 +107,7 @@ def next_token_loss(
     >>> cfg = GPTConfig(vocab_size=4, emb_dim=2, n_heads=1, n_layers=1)
     >>> zeros = jax.tree.map(jnp.zeros_like, gpt.init_params(jax.random.key(0), cfg))
     >>> batch = Batch(inputs=jnp.array([[0, 1]]), targets=jnp.array([[1, 2]]))
-    >>> loss, metrics = next_token_loss(zeros, batch, cfg)
+    >>> loss, metrics = jax.jit(next_token_loss, static_argnums=2)(zeros, batch, cfg)
     >>> round(float(loss), 4), int(metrics["tokens"])  # log 4
     (1.3863, 2)
     """

@@ -48,7 +48,8 @@ def train_step(
     >>> optimizer = optax.sgd(0.1)
     >>> state = init_train_state(jax.random.key(0), cfg, optimizer)
     >>> batch = Batch(inputs=jnp.array([[0, 1, 2]]), targets=jnp.array([[1, 2, 3]]))
-    >>> state, metrics = train_step(state, batch, cfg, optimizer)
+    >>> step = jax.jit(train_step, static_argnames=("cfg", "optimizer"))
+    >>> state, metrics = step(state, batch, cfg, optimizer)
     >>> int(state.step), int(metrics["tokens"])
     (1, 3)
     """
