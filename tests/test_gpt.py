@@ -14,7 +14,6 @@ from jaxllm.models import gpt
 from jaxllm.models.cache import init_cache
 
 # Compiled once per shape: a loop over layers that runs eagerly compiles at every call.
-init_params = jax.jit(gpt.init_params, static_argnums=1)
 hidden_states = jax.jit(gpt.hidden_states, static_argnums=2)
 apply = jax.jit(gpt.apply, static_argnums=2)
 trace = jax.jit(gpt.trace, static_argnums=2)
@@ -45,13 +44,13 @@ def some_tokens(cfg, B, T, seed=0):
 
 def some_params(cfg, new_key):
     # Scaled up, so that attention is far from uniform and positions matter.
-    return jax.tree.map(lambda p: p * 5, init_params(new_key(), cfg))
+    return jax.tree.map(lambda p: p * 5, gpt.init_params(new_key(), cfg))
 
 
 @pytest.mark.parametrize(("B", "T"), [(1, 1), (3, 9)])
 def test_logits_are_float32_scores_for_every_position_and_token(cfg, new_key, B, T):
     with jax.numpy_dtype_promotion("strict"):
-        logits = apply(init_params(new_key(), cfg), some_tokens(cfg, B, T), cfg)
+        logits = apply(gpt.init_params(new_key(), cfg), some_tokens(cfg, B, T), cfg)
     assert logits.shape == (B, T, cfg.vocab_size)
     assert logits.dtype == jnp.float32
 
@@ -145,7 +144,7 @@ def test_unrolling_and_rematerialising_change_no_loss_and_no_gradient(new_key, c
 
 def test_bfloat16_stays_close_to_float32(new_key):
     cfg = dataclasses.replace(TINY, dtype="bfloat16")
-    params, tokens = init_params(new_key(), TINY), some_tokens(TINY, 3, 9)
+    params, tokens = gpt.init_params(new_key(), TINY), some_tokens(TINY, 3, 9)
     half, full = apply(params, tokens, cfg), apply(params, tokens, TINY)
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, full, atol=2e-2)
@@ -217,7 +216,7 @@ def test_trace_keeps_what_the_model_computed(cfg, new_key):
 
 def test_gpt2_initialisation_has_its_standard_deviations(new_key):
     cfg = gpt2_config("124M", n_layers=2, vocab_size=1000, emb_dim=192)
-    params = init_params(new_key(), cfg)
+    params = gpt.init_params(new_key(), cfg)
     block = params["blocks"]
     for path, value, stddev in (
         ("embedding", params["token_embedding"]["embedding"], 0.02),
@@ -233,7 +232,7 @@ def test_gpt2_initialisation_has_its_standard_deviations(new_key):
 
 def test_pytorch_initialisation_has_its_ranges(new_key):
     cfg = gpt2_config("124M", n_layers=1, vocab_size=1000, init="pytorch")
-    params = init_params(new_key(), cfg)
+    params = gpt.init_params(new_key(), cfg)
     assert float(params["token_embedding"]["embedding"].std()) == pytest.approx(1, 0.01)
     down = params["blocks"]["mlp"]["down"]
     limit = 1 / np.sqrt(4 * 768)
@@ -246,7 +245,7 @@ def test_an_untrained_model_with_its_own_head_finds_all_tokens_about_alike(
     new_key, init
 ):
     cfg = gpt2_config("124M", n_layers=1, vocab_size=1000, init=init, tied_head=False)
-    params = init_params(new_key(), cfg)
+    params = gpt.init_params(new_key(), cfg)
     head = params["head"]["embedding"]
     assert float(head.std()) == pytest.approx(
         0.02 if init == "gpt2" else 1 / np.sqrt(3 * 768), rel=0.02
@@ -309,7 +308,7 @@ def test_sequences_longer_than_the_context_are_refused():
 @pytest.mark.parametrize("kind", ["learned", "sinusoidal"])
 def test_more_tokens_than_positions_are_refused_and_not_clamped(kind):
     cfg = dataclasses.replace(TINY, positions=kind)
-    params = init_params(jax.random.key(0), cfg)
+    params = gpt.init_params(jax.random.key(0), cfg)
     for read in (apply, trace):
         with pytest.raises(DataError, match=r"at most 9 tokens .* got 10"):
             read(params, jnp.zeros((1, 10), jnp.int32), cfg)
@@ -334,7 +333,7 @@ def test_parameters_prepared_for_decoding_are_not_traced():
 
 
 def test_a_cache_takes_no_key_and_no_more_tokens_than_it_has_slots():
-    params = init_params(jax.random.key(0), TINY)
+    params = gpt.init_params(jax.random.key(0), TINY)
     tokens = jnp.zeros((1, 6), jnp.int32)
     with pytest.raises(DataError, match="4 slots has no room for 6 tokens"):
         hidden_states(params, tokens, TINY, cache=init_cache(TINY, 1, 4))

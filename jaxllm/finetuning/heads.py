@@ -153,7 +153,7 @@ def classify(
       logits (B, K) float32.
 
     >>> cfg = GPTConfig(vocab_size=5, emb_dim=6, n_heads=2, n_layers=3)
-    >>> params = jax.jit(gpt.init_params, static_argnums=1)(jax.random.key(0), cfg)
+    >>> params = gpt.init_params(jax.random.key(0), cfg)
     >>> params = attach_classifier(params, cfg, 2, key=jax.random.key(1))
     >>> tokens, lengths = jnp.array([[3, 1, 4], [1, 0, 0]]), jnp.array([3, 1])
     >>> jax.jit(classify, static_argnums=3)(params, tokens, lengths, cfg).shape

@@ -192,7 +192,7 @@ def find_origin(
                 f"(0 takes it), got {cfg.model.vocab_size}"
             )
         model = dataclasses.replace(cfg.model, vocab_size=tokenizer.vocab_size)
-        params = jax.jit(gpt.init_params, static_argnums=1)(key, model)
+        params = gpt.init_params(key, model)
     else:
         params, model, tokenizer = opening.open_base(base.source, base.checkpoint)
         digest = None if base.keep else opening.params_digest(params)

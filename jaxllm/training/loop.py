@@ -318,8 +318,10 @@ def _save(
 
 def _is_best(run: Run, step: int) -> bool:
     """Tell every process whether this is the step to keep as the best so far."""
+    if not run.loop.keep_best:
+        return False
     best = False
-    if run.loop.keep_best and jax.process_index() == 0:  # which has written them
+    if jax.process_index() == 0:  # which has written them
         losses = runs.validation_losses(run.run_dir)
         best = losses[step] == min(losses.values())
     return startup.any_process(best)

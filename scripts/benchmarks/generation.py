@@ -5,7 +5,6 @@ that nothing has to be downloaded; and all must write the same tokens.
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -85,7 +84,7 @@ def prepare(options: Options) -> None:
     from jaxllm.pretrained import save
 
     cfg = GPTConfig(**options["model"])
-    params = jax.jit(functools.partial(gpt.init_params, cfg=cfg))(jax.random.key(0))
+    params = gpt.init_params(jax.random.key(0), cfg)
     save.save_pretrained(params, cfg, tokenizers.load("gpt2"), options["folder"])
 
 

@@ -110,7 +110,7 @@ def prepare(options: Options) -> None:
     make_ids = texts.gpt2_ids if cfg.vocab_size == 50257 else texts.character_ids
     n = _BATCHES * options["batch_size"] * options["tokens"] + 1
     np.save(folder / "ids.npy", make_ids(n))
-    params = jax.jit(functools.partial(gpt.init_params, cfg=cfg))(jax.random.key(0))
+    params = gpt.init_params(jax.random.key(0), cfg)
     save.save_pretrained(params, cfg, None, folder)
 
 
